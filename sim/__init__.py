@@ -1,0 +1,1 @@
+"""The simulator of oddlens: labelled strong lenses and impostors, matched to a survey."""

@@ -1,0 +1,1 @@
+"""The stages of oddlens: ingest, classifier, counter, arcs, ranking, report."""
