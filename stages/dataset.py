@@ -1,0 +1,159 @@
+"""Labelled data sets on disk: shards of cutouts with their truth, and a manifest; split by system, never by file.
+
+A data set is a folder with `manifest.json`, and for each shard `shard-00000.npz` (pixels) and `shard-00000.parquet`
+(truth, one row per cutout, see `TRUTH_COLUMNS`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stages.records import BoolArray, Cutout, FloatArray
+
+TRUTH_COLUMNS: dict[str, str] = {
+    "id": "unique name of the cutout",
+    "system": "what is shared by a lens and its twin: the unit of every split",
+    "label": "1 lens, 0 not",
+    "kind": "lens_galaxy, lens_quasar, twin, or the name of the impostor",
+    "theta_e_arcsec": "Einstein radius (NaN: no lens)",
+    "q": "axis ratio of the deflector's mass",
+    "pa_deg": "position angle of the deflector's mass, from +x to +y",
+    "gamma1": "external shear",
+    "gamma2": "external shear",
+    "source_x_arcsec": "source position relative to the deflector",
+    "source_y_arcsec": "source position relative to the deflector",
+    "deflector_x_pix": "deflector position in the cutout",
+    "deflector_y_pix": "deflector position in the cutout",
+    "image_x_pix": "list: images of the source's centre, the central one last",
+    "image_y_pix": "list",
+    "image_magnification": "list: signed magnification (the sign is the parity)",
+    "image_parity": "list: +1 or -1",
+    "n_images": "number of images without the centre",
+    "n_images_with_centre": "number of images of a cored model, centre included (odd)",
+    "point_x_pix": "list: every point-like source, lensed or not, that stands above the noise",
+    "point_y_pix": "list",
+    "point_snr": "list: its signal to noise in the best band",
+    "arc_snr": "signal to noise of the lensed extended light within the arc mask, best band",
+    "arc_contrast": "lensed light over deflector light within the arc mask, best band",
+    "coverage_deg": "part of 360 deg about the deflector in which lensed light stands above the noise",
+    "seeing_arcsec": "median seeing of the bands",
+}
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be read; the message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Cutouts with truth: arc_mask (N, H, W) marks lensed extended light above the noise."""
+
+    cutouts: tuple[Cutout, ...]
+    truth: pd.DataFrame
+    arc_mask: BoolArray
+
+
+def write_shard(folder: Path, index: int, shard: Shard) -> str:
+    """Write one shard; the same shard gives the same bytes. Returns its name."""
+    name = f"shard-{index:05d}"
+    first = shard.cutouts[0]
+    partial = folder / f".{name}.npz"
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            flux=np.stack([c.flux for c in shard.cutouts]).astype(np.float32),
+            sigma=np.sqrt(np.stack([c.variance for c in shard.cutouts])).astype(np.float32),
+            valid=np.stack([c.valid for c in shard.cutouts]),
+            psf_fwhm_arcsec=np.stack([c.psf_fwhm_arcsec for c in shard.cutouts]).astype(np.float32),
+            xy_pix=np.stack([c.xy_pix for c in shard.cutouts]).astype(np.float32),
+            arc_mask=shard.arc_mask,
+            bands=np.array(first.bands),
+            pixel_scale_arcsec=np.array(first.pixel_scale_arcsec),
+            survey=np.array(first.survey),
+        )
+    shard.truth.to_parquet(folder / f"{name}.parquet", index=False)
+    partial.replace(folder / f"{name}.npz")
+    return name
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a data set; raises DatasetError if the folder is none or is unfinished."""
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{folder}: no data set ({error}). Make one with `python sim/generate.py`.") from error
+    if manifest["status"] != "complete":
+        raise DatasetError(f"{folder}: unfinished. Run the same `python sim/generate.py` command again to complete it.")
+    return manifest
+
+
+def data_sets(folder: Path) -> list[Path]:
+    """The data sets in a folder: itself, or every folder below it that has a manifest, in name order."""
+    found = [folder] if (folder / "manifest.json").is_file() else sorted(p.parent for p in folder.glob("*/manifest.json"))
+    if not found:
+        raise DatasetError(f"{folder}: holds no data set. Make one with `python sim/generate.py --out {folder}/NAME`.")
+    return found
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """Survey, count, seed and manifest hash of each data set in a folder, for a weight card."""
+    prints: dict[str, Any] = {}
+    for path in data_sets(folder):
+        manifest = read_manifest(path)
+        digest = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
+        prints[path.name] = {key: manifest[key] for key in ("survey", "n", "seed")} | {"manifest_sha256": digest}
+    return prints
+
+
+def read_shards(folder: Path) -> Iterator[Shard]:
+    """Stream the shards of every data set in a folder, one in memory at a time."""
+    for path in data_sets(folder):
+        for entry in read_manifest(path)["shards"]:
+            yield read_shard(path, entry["name"])
+
+
+def read_shard(folder: Path, name: str) -> Shard:
+    """Read one shard."""
+    truth = pd.read_parquet(folder / f"{name}.parquet")
+    with np.load(folder / f"{name}.npz") as data:
+        arrays = {key: data[key] for key in data.files}
+    bands = tuple(str(b) for b in arrays["bands"])
+    cutouts = tuple(
+        Cutout(
+            id=str(truth["id"].iloc[k]),
+            source=name,
+            flux=arrays["flux"][k],
+            variance=arrays["sigma"][k] ** 2,
+            valid=arrays["valid"][k],
+            bands=bands,
+            pixel_scale_arcsec=float(arrays["pixel_scale_arcsec"]),
+            psf_fwhm_arcsec=arrays["psf_fwhm_arcsec"][k].astype(float),
+            psf=np.zeros((0, 0, 0), np.float32),
+            xy_pix=arrays["xy_pix"][k].astype(float),
+            origin_xy_pix=np.zeros(2),
+            survey=str(arrays["survey"]),
+        )
+        for k in range(len(truth))
+    )
+    return Shard(cutouts, truth, arrays["arc_mask"])
+
+
+def split_of(systems: Sequence[str], seed: int = 0) -> npt.NDArray[np.str_]:
+    """Each system's part: "train" (80%), "validation" (10%) or "test" (10%), by a hash of its name alone."""
+    digest = [int(hashlib.sha256(f"{seed}:{s}".encode()).hexdigest()[:8], 16) / 2**32 for s in systems]
+    return np.select([np.array(digest) < 0.8, np.array(digest) < 0.9], ["train", "validation"], "test").astype(np.str_)
+
+
+def native_positions(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
+    """List columns as an (n, 2) array of positions."""
+    return np.column_stack([np.asarray(xs, float), np.asarray(ys, float)]).reshape(-1, 2)
