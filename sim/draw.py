@@ -114,7 +114,7 @@ def _observation(rng: np.random.Generator, survey: SurveyFacts, config: SimConfi
     fwhm = draw_seeing(rng, survey)
     unit_noise, sky_sigma = noise(rng, survey, frame.size_pix, float(np.exp(0.12 * rng.normal())))
     off = config.centring_arcsec * rng.normal(size=2) * (3.0 if rng.random() < 0.12 else 1.0)
-    light = np.zeros((len(survey.bands), frame.grid.size, frame.grid.size))
+    light = np.zeros((len(survey.bands), frame.grid.size, frame.grid.size), np.float32)
     field_arcsec = frame.grid.size * frame.grid.step
     galaxies, stars = neighbours(rng, photometry, prior, field_arcsec, survey.density_per_arcmin2)
     paint(light, frame.grid, galaxies)

@@ -83,7 +83,7 @@ def ring_galaxy(s: Stage) -> Painted:
 
 def _disc(s: Stage, ring: bool) -> None:
     rng, grid = s.rng, s.grid
-    m = magnitude(rng, s.prior.field_magnitude) + 0.7
+    m = magnitude(rng, s.prior.field_magnitude, 0.2)
     scale = float(np.clip(rng.lognormal(np.log(1.3 * 10 ** (0.12 * (20 - m))), 0.3), 0.3, 3.5))
     q, pa = rng.uniform(0.45, 1.0), rng.uniform(0, np.pi)
     x, y = np.meshgrid(grid.axis, grid.axis)
@@ -130,7 +130,7 @@ def _knots(rng: np.random.Generator, phi: FloatArray) -> FloatArray:
 def merger(s: Stage) -> Painted:
     """Two or three galaxies in contact with tidal tails or shells."""
     rng, grid = s.rng, s.grid
-    z, m = rng.uniform(0.1, 0.7), magnitude(rng, s.prior.field_magnitude) + 0.5
+    z, m = rng.uniform(0.1, 0.7), magnitude(rng, s.prior.field_magnitude, 0.2)
     red = rng.random() < 0.5
     for k in range(int(rng.integers(2, 4))):
         r, angle = (0.0 if k == 0 else rng.uniform(0.6, 2.8)), rng.uniform(0, 2 * np.pi)
@@ -155,7 +155,7 @@ def merger(s: Stage) -> Painted:
 def edge_on(s: Stage) -> Painted:
     """An edge-on or very elongated galaxy, straight where an arc would bend."""
     rng = s.rng
-    m = magnitude(rng, s.prior.field_magnitude) + 1.0
+    m = magnitude(rng, s.prior.field_magnitude, 0.2) + 0.5
     pa, q = rng.uniform(0, np.pi), rng.uniform(0.1, 0.3)
     radius = float(np.clip(rng.lognormal(np.log(1.2), 0.4), 0.3, 3.0))
     disc = Sersic(0, 0, radius, 1.0, q, pa, s.photometry.flux(m, blue_colour(rng)))
@@ -219,7 +219,7 @@ def quasar(s: Stage) -> Painted:
 def field(s: Stage) -> Painted:
     """An ordinary galaxy of the field at the centre, of any colour and brightness."""
     rng = s.rng
-    m = magnitude(rng, s.prior.field_magnitude) + rng.uniform(0, 2.5)
+    m = magnitude(rng, s.prior.field_magnitude) + rng.uniform(0, 1.5)
     if rng.random() < 0.4:
         z = rng.uniform(0.05, 0.9)
         paint(s.canvas, s.grid, [early_type(rng, s.photometry, z, rng.uniform(100, 300))])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy import fft
 from scipy.ndimage import gaussian_filter
 
 from sim.scene import Grid
@@ -66,15 +67,16 @@ def transfer(survey: SurveyFacts, fwhm: FloatArray, grid: Grid, rng: np.random.G
     out = []
     for band, width in zip(survey.bands, fwhm, strict=True):
         if survey.kind == "space":
-            kernel = _pupil_kernel(_telescope(survey), wavelength_nm(band), grid.step, min(grid.size, 161))
+            kernel = _pupil_kernel(_telescope(survey), wavelength_nm(band), grid.step, min(grid.size, 241))
             kernel = _embed(kernel, grid.size)
             extra = (
                 np.sqrt(max((width / survey.psf_fwhm_arcsec[band]) ** 2 - 1, 0)) * survey.psf_fwhm_arcsec[band] / 2.355
             )
-            kernel = gaussian_filter(kernel, max(extra / grid.step, 0.01))
+            if extra > 0.3 * grid.step:
+                kernel = gaussian_filter(kernel, extra / grid.step)
         else:
             kernel = _moffat(grid, width, survey.psf_beta, 0.04 * rng.random(), angle)
-        out.append(np.fft.rfft2(np.fft.ifftshift(kernel / kernel.sum())))
+        out.append(fft.rfft2(fft.ifftshift((kernel / kernel.sum()).astype(np.float32))))
     return np.stack(out)
 
 
@@ -82,17 +84,17 @@ def blur(
     light: FloatArray, grid: Grid, otf: FloatArray, points: Sequence[tuple[float, float, FloatArray]] = ()
 ) -> FloatArray:
     """Convolve light (B, size, size) with the PSF, adding point sources (x, y arcsec, flux (B,)) at their exact place."""
-    spectrum = np.fft.rfft2(light)
+    spectrum = fft.rfft2(light.astype(np.float32))
     if points:
-        ky = np.fft.fftfreq(grid.size)[:, None]
-        kx = np.fft.rfftfreq(grid.size)[None, :]
+        ky = fft.fftfreq(grid.size)[:, None]
+        kx = fft.rfftfreq(grid.size)[None, :]
         middle = (grid.size - 1) / 2
         for x, y, flux in points:
             phase = np.exp(-2j * np.pi * kx * (x / grid.step + middle)) * np.exp(
                 -2j * np.pi * ky * (y / grid.step + middle)
             )
             spectrum += flux[:, None, None] * phase
-    return np.fft.irfft2(spectrum * otf, s=light.shape[-2:])
+    return fft.irfft2(spectrum * otf, s=light.shape[-2:])
 
 
 def noise(rng: np.random.Generator, survey: SurveyFacts, size: int, depth: float) -> tuple[FloatArray, FloatArray]:
@@ -157,6 +159,8 @@ def _pupil_kernel(telescope: str, wavelength: float, step_arcsec: float, size: i
     for factor in np.linspace(1 - _BANDWIDTH / 2, 1 + _BANDWIDTH / 2, 7):
         e = np.exp(-2j * np.pi * np.outer(offsets, axis) / (wavelength * factor * 1e-9))
         kernel += np.abs(e @ pupil @ e.T) ** 2
+    r = np.hypot(*np.meshgrid(offsets, offsets)) / np.abs(offsets).max()
+    kernel *= np.clip(2.5 * (1 - r), 0, 1)  # fade out before the edge: no square outline round bright stars
     return gaussian_filter(kernel / kernel.sum(), _JITTER_ARCSEC[telescope] / step_arcsec)
 
 

@@ -54,7 +54,7 @@ class Population:
     magnitude_slope: float = 0.30
     shear_sigma: float = 0.05
     neighbour_magnitude: tuple[float, ...] = (19.5, 26.0)
-    field_magnitude: tuple[float, ...] = (17.5, 22.5)
+    field_magnitude: tuple[float, ...] = (17.0, 21.5)
 
     def __post_init__(self) -> None:
         for name in ("z_deflector", "velocity_dispersion_km_s", "z_source", "source_magnitude", "quasar_magnitude",
@@ -155,10 +155,10 @@ def early_type(
 ) -> Sersic:
     """The light of an early type of a given dispersion and redshift at a position."""
     _, grid, modulus, scale = _distances()
-    absolute_i = -22.9 - 2.5 * 3.3 * np.log10(dispersion / 220.0) + 0.30 * rng.normal()
+    absolute_i = -22.7 - 2.5 * 3.3 * np.log10(dispersion / 220.0) + 0.30 * rng.normal()
     k_correction = 0.9 * z
     apparent = absolute_i + np.interp(z, grid, modulus) + k_correction
-    radius_kpc = 10 ** (np.log10(5.5) + 2.2 * np.log10(dispersion / 220.0) + 0.13 * rng.normal())
+    radius_kpc = 10 ** (np.log10(4.8) + 1.6 * np.log10(dispersion / 220.0) + 0.13 * rng.normal())
     radius = float(np.clip(radius_kpc / np.interp(z, grid, scale), 0.15, 6.0))
     flux = photometry.flux(float(apparent), early_colour(z, rng))
     index = float(np.clip(rng.normal(4.0, 0.9), 1.8, 6.5))

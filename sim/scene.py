@@ -30,7 +30,7 @@ class Grid:
     @property
     def axis(self) -> FloatArray:
         """Sample positions along one axis in arcsec."""
-        return (np.arange(self.size) - (self.size - 1) / 2) * self.step
+        return ((np.arange(self.size) - (self.size - 1) / 2) * self.step).astype(np.float32)
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
         """Rows and columns within `reach` arcsec of a position."""
@@ -58,13 +58,13 @@ class Images:
 
 def sersic(component: Sersic, x: FloatArray, y: FloatArray, softening: float) -> FloatArray:
     """Surface brightness of a Sersic profile of unit flux, per square arcsec (Sersic 1968; b_n of Ciotti & Bertin 1999)."""
-    n, q, radius = component.index, component.q, component.radius
+    n, q, radius = float(component.index), float(component.q), float(component.radius)
     b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)
-    cos, sin = np.cos(component.pa), np.sin(component.pa)
-    dx, dy = x - component.x, y - component.y
+    cos, sin = float(np.cos(component.pa)), float(np.sin(component.pa))  # Python floats keep single precision
+    dx, dy = x - float(component.x), y - float(component.y)
     along, across = dx * cos + dy * sin, dy * cos - dx * sin
     r2 = q * along**2 + across**2 / q + softening**2
-    total = 2 * np.pi * n * radius**2 * np.exp(b) * b ** (-2 * n) * gamma_function(2 * n)
+    total = float(2 * np.pi * n * radius**2 * np.exp(b) * b ** (-2 * n) * gamma_function(2 * n))
     return np.asarray(np.exp(-b * ((r2 / radius**2) ** (0.5 / n) - 1)) / total)
 
 
@@ -76,21 +76,22 @@ def paint(canvas: FloatArray, grid: Grid, components: Sequence[Sersic]) -> None:
         rows, columns = grid.window(c.x, c.y, reach)
         x, y = axis[columns][None, :], axis[rows][:, None]
         profile = sersic(c, x, y, 0.3 * grid.step) * grid.step**2
-        canvas[:, rows, columns] += c.flux[:, None, None] * profile
+        canvas[:, rows, columns] += c.flux.astype(np.float32)[:, None, None] * profile
 
 
 def lensed_light(grid: Grid, lens: Deflector, source: Source) -> FloatArray:
     """Lensed extended light of a source (B, size, size), in flux per sample."""
-    canvas = np.zeros((len(source.point_flux), grid.size, grid.size))
+    canvas = np.zeros((len(source.point_flux), grid.size, grid.size), np.float32)
     reach = 2.2 * lens.theta_e + max((3.0 * c.radius for c in source.light), default=0.0) + 0.5
     rows, columns = grid.window(0.0, 0.0, reach)
     x, y = np.meshgrid(grid.axis[columns], grid.axis[rows])
     model, arguments = _singular(lens)
     beta_x, beta_y = model.ray_shooting(x.ravel(), y.ravel(), arguments)
-    beta_x, beta_y = beta_x.reshape(x.shape), beta_y.reshape(x.shape)
+    beta_x = beta_x.reshape(x.shape).astype(np.float32)
+    beta_y = beta_y.reshape(x.shape).astype(np.float32)
     for c in source.light:
         profile = sersic(c, beta_x, beta_y, 0.05 * grid.step) * grid.step**2
-        canvas[:, rows, columns] += c.flux[:, None, None] * profile
+        canvas[:, rows, columns] += c.flux.astype(np.float32)[:, None, None] * profile
     return canvas
 
 
