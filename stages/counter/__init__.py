@@ -1,0 +1,1 @@
+"""How many images, and does a lens make that many?"""

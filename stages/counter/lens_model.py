@@ -1,0 +1,174 @@
+"""A cored isothermal ellipsoid with external shear: deflection, Jacobian, magnification, arrival time.
+
+Conventions are lenstronomy's (`NIE` + `SHEAR`, shear about the deflector). In the frame of the major axis u,
+kappa = theta_E / 2 / sqrt(s^2 + q u^2 + v^2 / q), e = (1 - q) / (1 + q), (e1, e2) = e (cos 2 phi, sin 2 phi).
+Formulae: Kormann, Schneider & Bartelmann (1994, A&A 284, 285) and Keeton (2001, astro-ph/0102341) eqs. 33-35.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import atan, atan2, atanh, cos, hypot, log, sin, sqrt
+from typing import TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Frame = tuple[float, float, float, float, float, float, float, float]
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile to machine code, cached on disk.
+
+    The cache of a caller in another file does not notice a change here: remove `__pycache__` after editing a kernel.
+    """
+    machine_code: _Function = numba.njit(cache=True, error_model="numpy")(function)
+    return machine_code
+
+
+@compiled
+def frame(p: Array) -> Frame:
+    """Constants of one model, (b, q, eps, s, cos phi, sin phi, gamma1, gamma2), from `LensModel.as_array`."""
+    e = min(hypot(p[1], p[2]), 0.98)
+    q = min((1.0 - e) / (1.0 + e), 1.0 - 1e-7)
+    phi = 0.5 * atan2(p[2], p[1])
+    s = max(p[7], 1e-10) / sqrt(q)
+    return p[0] * sqrt(q), q, sqrt(1.0 - q * q), s, cos(phi), sin(phi), p[3], p[4]
+
+
+@compiled
+def deflect(f: Frame, x: float, y: float) -> tuple[float, float]:
+    """Deflection at (x, y) from the deflector's centre, arcsec; Keeton (2001) eqs. 34, 35."""
+    b, q, eps, s, c, n, g1, g2 = f
+    u, v = c * x + n * y, c * y - n * x
+    psi = sqrt(q * q * (s * s + u * u) + v * v)
+    au = b / eps * atan(eps * u / (psi + s))
+    av = b / eps * atanh(eps * v / (psi + q * q * s))
+    return c * au - n * av + g1 * x + g2 * y, n * au + c * av + g2 * x - g1 * y
+
+
+@compiled
+def hessian(f: Frame, x: float, y: float) -> tuple[float, float, float]:
+    """Second derivatives (xx, xy, yy) of the potential at (x, y) from the centre."""
+    b, q, eps, s, c, n, g1, g2 = f
+    u, v = c * x + n * y, c * y - n * x
+    psi = sqrt(q * q * (s * s + u * u) + v * v)
+    below = (psi + s) ** 2 + eps * eps * u * u
+    uu = b * (psi + s - q * q * u * u / psi) / below
+    uv = -b * u * v / (psi * below)
+    vv = b / psi - uu  # trace is 2 kappa = b / psi
+    xx = c * c * uu - 2.0 * c * n * uv + n * n * vv
+    yy = n * n * uu + 2.0 * c * n * uv + c * c * vv
+    return xx + g1, c * n * (uu - vv) + (c * c - n * n) * uv + g2, yy - g1
+
+
+@compiled
+def determinant(f: Frame, x: float, y: float) -> float:
+    """Determinant of the lens map's Jacobian, 1 / magnification."""
+    xx, xy, yy = hessian(f, x, y)
+    return (1.0 - xx) * (1.0 - yy) - xy * xy
+
+
+@compiled
+def potential(f: Frame, x: float, y: float) -> float:
+    """Lensing potential at (x, y) from the centre, arcsec^2, up to a constant; Keeton (2001) eq. 33."""
+    b, q, eps, s, c, n, g1, g2 = f
+    u, v = c * x + n * y, c * y - n * x
+    psi = sqrt(q * q * (s * s + u * u) + v * v)
+    ax, ay = deflect(f, x, y)
+    sheared = g1 * (x * x - y * y) + 2.0 * g2 * x * y  # twice the shear's own potential, contained in x ax + y ay
+    return x * ax + y * ay - 0.5 * sheared - 0.5 * b * s * log((psi + s) ** 2 + eps * eps * u * u)
+
+
+@compiled
+def _deflect_many(p: Array, xy: Array) -> Array:
+    f, out = frame(p), np.empty_like(xy)
+    for i in range(len(xy)):
+        out[i, 0], out[i, 1] = deflect(f, xy[i, 0] - p[5], xy[i, 1] - p[6])
+    return out
+
+
+@compiled
+def _hessian_many(p: Array, xy: Array) -> Array:
+    f, out = frame(p), np.empty((len(xy), 3))
+    for i in range(len(xy)):
+        out[i, 0], out[i, 1], out[i, 2] = hessian(f, xy[i, 0] - p[5], xy[i, 1] - p[6])
+    return out
+
+
+@compiled
+def _potential_many(p: Array, xy: Array) -> Array:
+    f, out = frame(p), np.empty(len(xy))
+    for i in range(len(xy)):
+        out[i] = potential(f, xy[i, 0] - p[5], xy[i, 1] - p[6])
+    return out
+
+
+def _points(xy: npt.ArrayLike) -> Array:
+    return np.ascontiguousarray(np.asarray(xy, dtype=np.float64).reshape(-1, 2))
+
+
+@dataclass(frozen=True)
+class LensModel:
+    """NIE + external shear.
+
+    Parameters
+    ----------
+    theta_e_arcsec : Einstein radius of the singular model, intermediate-axis (product-average) convention.
+    e1, e2 : ellipticity of the mass, (1 - q) / (1 + q) times (cos 2 phi, sin 2 phi), |e| < 1.
+    gamma1, gamma2 : external shear, potential gamma1 (x^2 - y^2) / 2 + gamma2 x y about the deflector.
+    x_arcsec, y_arcsec : the deflector's centre.
+    core_arcsec : core radius s; 0 gives the singular SIE, which has no central image.
+    """
+
+    theta_e_arcsec: float
+    e1: float = 0.0
+    e2: float = 0.0
+    gamma1: float = 0.0
+    gamma2: float = 0.0
+    x_arcsec: float = 0.0
+    y_arcsec: float = 0.0
+    core_arcsec: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (self.theta_e_arcsec > 0 and self.core_arcsec >= 0 and self.e1**2 + self.e2**2 < 1):
+            raise ValueError(f"{self}: expected theta_e_arcsec > 0, core_arcsec >= 0 and |e| < 1. Check the parameters")
+
+    def as_array(self) -> Array:
+        """(8,) parameters in the order of the fields, for the compiled kernels."""
+        shape = (self.theta_e_arcsec, self.e1, self.e2, self.gamma1, self.gamma2)
+        return np.array([*shape, self.x_arcsec, self.y_arcsec, self.core_arcsec])
+
+    def deflection(self, xy_arcsec: npt.ArrayLike) -> Array:
+        """(n, 2) deflection angles in arcsec at (n, 2) positions."""
+        return _deflect_many(self.as_array(), _points(xy_arcsec))
+
+    def ray_shoot(self, xy_arcsec: npt.ArrayLike) -> Array:
+        """(n, 2) source-plane positions, beta = theta - alpha(theta)."""
+        return _points(xy_arcsec) - self.deflection(xy_arcsec)
+
+    def jacobian(self, xy_arcsec: npt.ArrayLike) -> Array:
+        """(n, 2, 2) derivative of the source position by the image position, A = 1 - hessian of the potential."""
+        xx, xy, yy = _hessian_many(self.as_array(), _points(xy_arcsec)).T
+        return np.stack([np.stack([1 - xx, -xy], -1), np.stack([-xy, 1 - yy], -1)], -2)
+
+    def magnification(self, xy_arcsec: npt.ArrayLike) -> Array:
+        """(n,) signed magnification 1 / det A; its sign is the parity."""
+        xx, xy, yy = _hessian_many(self.as_array(), _points(xy_arcsec)).T
+        return np.asarray(1.0 / ((1 - xx) * (1 - yy) - xy**2))
+
+    def arrival_time(self, xy_arcsec: npt.ArrayLike, source_xy_arcsec: npt.ArrayLike) -> Array:
+        """(n,) Fermat potential (theta - beta)^2 / 2 - psi, arcsec^2, up to a constant of the model."""
+        xy = _points(xy_arcsec)
+        return np.asarray(0.5 * ((xy - _points(source_xy_arcsec)) ** 2).sum(1) - _potential_many(self.as_array(), xy))
+
+    def to_lenstronomy(self) -> tuple[list[str], list[dict[str, float]]]:
+        """Profile names and keyword arguments for `lenstronomy.LensModel.lens_model.LensModel`."""
+        nie = {"theta_E": self.theta_e_arcsec, "e1": self.e1, "e2": self.e2, "s_scale": self.core_arcsec}
+        nie |= {"center_x": self.x_arcsec, "center_y": self.y_arcsec}
+        shear = {"gamma1": self.gamma1, "gamma2": self.gamma2, "ra_0": self.x_arcsec, "dec_0": self.y_arcsec}
+        return ["NIE", "SHEAR"], [nie, shear]
