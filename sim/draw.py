@@ -206,6 +206,7 @@ def _finish(
 ) -> Drawn:
     """Expose, saturate, pass through the composite where asked, and wrap up with the truth."""
     flux, variance = expose(pixels, o.unit_noise, o.sky_sigma, o.gain)
+    flux += o.survey.sky_pedestal_sigma * o.sky_sigma[:, None, None]
     for plane, band in enumerate(o.survey.bands):
         flux[plane] = np.minimum(flux[plane], o.survey.saturation.get(band, np.inf))
     row |= {"id": ident, "system": system, "seeing_arcsec": float(np.median(o.fwhm))}

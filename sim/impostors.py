@@ -112,7 +112,17 @@ def _disc(s: Stage, ring: bool) -> None:
         paint(
             s.canvas,
             grid,
-            [Sersic(*offset, scale * rng.uniform(0.15, 0.5), rng.uniform(1, 4), rng.uniform(0.6, 1), pa, core)],
+            [
+                Sersic(
+                    offset[0],
+                    offset[1],
+                    scale * rng.uniform(0.15, 0.5),
+                    rng.uniform(1, 4),
+                    rng.uniform(0.6, 1),
+                    pa,
+                    core,
+                )
+            ],
         )
     if not ring and rng.random() < 0.35:
         bar = s.photometry.flux(m + rng.uniform(0.8, 2.0), early_colour(z, rng))
@@ -173,12 +183,17 @@ def group(s: Stage) -> Painted:
         paint(
             s.canvas,
             s.grid,
-            [early_type(rng, s.photometry, z, rng.uniform(150, 300), tuple(rng.normal(0, spread + 1e-9, 2)))],
+            [early_type(rng, s.photometry, z, rng.uniform(150, 300), _near(rng, spread))],
         )
     for _ in range(int(rng.integers(0, 5))):
         m = magnitude(rng, s.prior.neighbour_magnitude)
-        paint(s.canvas, s.grid, blue_galaxy(rng, s.photometry, m, tuple(rng.normal(0, 3.0, 2)), rng.uniform(0.15, 0.6)))
+        paint(s.canvas, s.grid, blue_galaxy(rng, s.photometry, m, _near(rng, 3.0), rng.uniform(0.15, 0.6)))
     return Painted([], True)
+
+
+def _near(rng: np.random.Generator, spread: float) -> tuple[float, float]:
+    x, y = rng.normal(0, 1, 2)
+    return spread * x, spread * y
 
 
 def chance_points(s: Stage) -> Painted:
@@ -202,9 +217,7 @@ def star(s: Stage) -> Painted:
     rng = s.rng
     m = rng.uniform(13.5, 22.0)
     if rng.random() < 0.3:
-        paint(
-            s.canvas, s.grid, blue_galaxy(rng, s.photometry, m + 2, tuple(rng.normal(0, 1.0, 2)), rng.uniform(0.3, 1.0))
-        )
+        paint(s.canvas, s.grid, blue_galaxy(rng, s.photometry, m + 2, _near(rng, 1.0), rng.uniform(0.3, 1.0)))
     return Painted([(0.0, 0.0, s.photometry.flux(m, star_colour(rng)))], False)
 
 
@@ -219,7 +232,7 @@ def quasar(s: Stage) -> Painted:
 def field(s: Stage) -> Painted:
     """An ordinary galaxy of the field at the centre, of any colour and brightness."""
     rng = s.rng
-    m = magnitude(rng, s.prior.field_magnitude) + rng.uniform(0, 1.5)
+    m = magnitude(rng, s.prior.field_magnitude) + rng.uniform(0, 3.0)
     if rng.random() < 0.4:
         z = rng.uniform(0.05, 0.9)
         paint(s.canvas, s.grid, [early_type(rng, s.photometry, z, rng.uniform(100, 300))])

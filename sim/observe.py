@@ -38,7 +38,7 @@ class Sampling:
         """Sum fine samples into pixels and cut the margin off: (..., fine, fine) to (..., size, size)."""
         n, k = self.size_pix + 2 * _MARGIN_PIX, self.oversample
         pixels = light.reshape(*light.shape[:-2], n, k, n, k).sum(axis=(-3, -1))
-        return pixels[..., _MARGIN_PIX:-_MARGIN_PIX, _MARGIN_PIX:-_MARGIN_PIX]
+        return np.asarray(pixels[..., _MARGIN_PIX:-_MARGIN_PIX, _MARGIN_PIX:-_MARGIN_PIX])
 
     def to_pixel(self, arcsec: FloatArray) -> FloatArray:
         """Offsets from the centre in arcsec to 0-based pixel coordinates of the cutout."""
@@ -58,7 +58,9 @@ def draw_seeing(rng: np.random.Generator, survey: SurveyFacts) -> FloatArray:
     """FWHM (B,) in arcsec of one exposure set: one factor for all bands and a little of its own for each."""
     median = np.array([survey.psf_fwhm_arcsec[band] for band in survey.bands])
     common = np.exp(survey.psf_fwhm_scatter * rng.normal())
-    return median * np.clip(common * np.exp(0.3 * survey.psf_fwhm_scatter * rng.normal(size=len(median))), 0.6, 1.8)
+    return np.asarray(
+        median * np.clip(common * np.exp(0.3 * survey.psf_fwhm_scatter * rng.normal(size=len(median))), 0.6, 1.8)
+    )
 
 
 def transfer(survey: SurveyFacts, fwhm: FloatArray, grid: Grid, rng: np.random.Generator) -> FloatArray:

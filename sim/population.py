@@ -16,6 +16,8 @@ from scipy.interpolate import RegularGridInterpolator
 
 from stages.records import FloatArray
 
+Range = tuple[float, float]
+
 _COSMOLOGY = FlatLambdaCDM(70.0, 0.3)
 _SPEED_OF_LIGHT_KM_S = 299792.458
 _ARCSEC = 206264.806
@@ -45,22 +47,22 @@ _RED_TILT = np.array([1.6, 1.1, 0.45, 0.0, -0.25, -0.6, -0.9, -1.1, -1.4])  # fr
 class Population:
     """Priors of one survey's scenes; ranges are (low, high)."""
 
-    z_deflector: tuple[float, ...] = (0.15, 0.9)
-    velocity_dispersion_km_s: tuple[float, ...] = (170.0, 380.0)
+    z_deflector: Range = (0.15, 0.9)
+    velocity_dispersion_km_s: Range = (170.0, 380.0)
     group_fraction: float = 0.18
-    z_source: tuple[float, ...] = (0.6, 3.5)
-    source_magnitude: tuple[float, ...] = (21.0, 26.5)
-    quasar_magnitude: tuple[float, ...] = (19.0, 24.0)
+    z_source: Range = (0.6, 3.5)
+    source_magnitude: Range = (21.0, 26.5)
+    quasar_magnitude: Range = (19.0, 24.0)
     magnitude_slope: float = 0.30
     shear_sigma: float = 0.05
-    neighbour_magnitude: tuple[float, ...] = (19.5, 26.0)
-    field_magnitude: tuple[float, ...] = (17.0, 21.5)
+    neighbour_magnitude: Range = (19.5, 26.0)
+    field_magnitude: Range = (17.0, 21.5)
 
     def __post_init__(self) -> None:
         for name in ("z_deflector", "velocity_dispersion_km_s", "z_source", "source_magnitude", "quasar_magnitude",
                      "neighbour_magnitude", "field_magnitude"):  # fmt: skip
             pair = getattr(self, name)
-            if len(pair) != 2 or not pair[0] < pair[1]:
+            if not pair[0] < pair[1]:
                 raise ValueError(f"{name}: expected [low, high] with low < high, got {list(pair)}")
 
 
@@ -126,7 +128,7 @@ def blue_colour(rng: np.random.Generator, redness: float | None = None) -> Float
     return _BLUE_COLOUR + tilt * _RED_TILT + 0.25 * rng.normal() * _BLUE_COLOUR + 0.05 * rng.normal(size=9)
 
 
-def magnitude(rng: np.random.Generator, low_high: tuple[float, ...], slope: float = 0.3) -> float:
+def magnitude(rng: np.random.Generator, low_high: Range, slope: float = 0.3) -> float:
     """A magnitude from counts N(m) proportional to 10^(slope m) within a range."""
     low, high = low_high
     u = rng.random()

@@ -110,7 +110,9 @@ def images(lens: Deflector, source: Source) -> Images:
     start = -np.array([source.x, source.y]) * _CORE_ARCSEC / lens.theta_e
 
     def miss(theta: FloatArray) -> FloatArray:
-        return np.subtract(cored.ray_shooting(theta[0], theta[1], [nie, arguments[1]]), (source.x, source.y))
+        return np.asarray(
+            np.subtract(cored.ray_shooting(theta[0], theta[1], [nie, arguments[1]]), (source.x, source.y))
+        )
 
     centre = root(miss, start).x
     mu_centre = float(cored.magnification(centre[0], centre[1], [nie, arguments[1]]))

@@ -63,7 +63,10 @@ def _build(kind: Any, data: Any, at: str, faults: list[str]) -> Any:
         if not isinstance(data, list):
             faults.append(f"{at}: expected a list, got {data!r}")
             return ()
-        return tuple(_build(typing.get_args(kind)[0], v, f"{at}[{k}]", faults) for k, v in enumerate(data))
+        kinds = typing.get_args(kind)
+        if kinds[-1] is not Ellipsis and len(data) != len(kinds):
+            faults.append(f"{at}: expected {len(kinds)} values, got {data!r}")
+        return tuple(_build(kinds[0], v, f"{at}[{k}]", faults) for k, v in enumerate(data))
     if origin is dict:
         if not isinstance(data, dict):
             faults.append(f"{at}: expected a mapping, got {data!r}")

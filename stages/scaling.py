@@ -123,9 +123,7 @@ def resample(
     return np.where(share > 0, total / np.maximum(share, 1e-6), 0.0).astype(np.float32), share / norm
 
 
-def _planes(
-    cutout: Cutout, size: int, origin: FloatArray, step: float
-) -> tuple[npt.NDArray[np.float32], FloatArray]:
+def _planes(cutout: Cutout, size: int, origin: FloatArray, step: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
     chosen = slots(cutout.bands)
     index = [k for k in chosen if k >= 0]
     at = [slot for slot, k in enumerate(chosen) if k >= 0]
@@ -140,7 +138,7 @@ def _planes(
             continue
         sky, rms = _sky(flux[plane], good[plane])
         given = _given_noise(cutout.variance[index[plane]], valid[plane], step)
-        noise[slot] = given if np.isfinite(given) else rms
+        noise[slot] = min(given, rms) if np.isfinite(given) else rms  # error maps are often too large, borders too full
         snr = (flux[plane] - sky) / (_SOFTENING_SIGMA * noise[slot])
         scaled[slot] = np.where(good[plane], np.arcsinh(snr) / _SOFTENING_SIGMA, 0.0)
         mask[slot] = good[plane]
@@ -173,6 +171,8 @@ def _given_noise(variance: FloatArray, valid: BoolArray, step: float) -> float:
     usable = variance[valid & np.isfinite(variance) & (variance > 0)]
     if usable.size < 0.5 * valid.sum() or not usable.size:
         return float("nan")
-    kernel = np.clip(1.0 - np.abs(np.arange(-np.ceil(max(1.0, step)), np.ceil(max(1.0, step)) + 1)) / max(1.0, step), 0, None)
+    kernel = np.clip(
+        1.0 - np.abs(np.arange(-np.ceil(max(1.0, step)), np.ceil(max(1.0, step)) + 1)) / max(1.0, step), 0, None
+    )
     shrink = float((kernel**2).sum() / kernel.sum() ** 2)  # per axis
     return float(np.sqrt(np.percentile(usable, 20.0)) * shrink)

@@ -1,0 +1,1 @@
+"""Ranking: the stages' numbers to one calibrated probability, a morphology word and a selection."""

@@ -1,0 +1,69 @@
+"""Train, evaluate or apply the ranking: python -m stages.ranking train --data RUN_DIR --truth truth.csv --out weights.
+
+RUN_DIR is a scan of simulations with `pipeline.py --all`; `truth.csv` has the columns id and label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages import metrics
+from stages.config import WEIGHTS_DIR
+from stages.ranking import model
+from stages.records import FloatArray
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("verb", choices=("train", "evaluate"))
+    parser.add_argument("--data", type=Path, required=True, help="run folder with candidates.parquet")
+    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=WEIGHTS_DIR)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "ranking.json")
+    options = parser.parse_args(argv)
+    table, label = labelled_rows(options.data, options.truth)
+    if options.verb == "evaluate":
+        print_figures(figures(model.load(options.weights), table, label))
+        return 0
+    half = np.arange(len(table)) % 2 == 0
+    shown = figures(model.fit(table[half], label[half]), table[~half], label[~half])
+    print_figures(shown)
+    notes: dict[str, object] = {"data": {"n": len(table), "lenses": int(label.sum())}, "metrics_on_unseen_half": shown}
+    model.save(model.fit(table, label), options.out / "ranking.json", notes)
+    return 0
+
+
+def labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:
+    """Scored candidates of a run that have a label, in id order, and the labels."""
+    labels = pd.read_csv(truth, dtype={"id": str}).set_index("id")["label"]
+    table = pd.read_parquet(run / "candidates.parquet")
+    table = table[table["id"].isin(labels.index) & table["p_lens"].notna()].sort_values("id")
+    return table, labels.loc[table["id"]].to_numpy(float)
+
+
+def figures(ranker: model.Ranker, table: pd.DataFrame, label: FloatArray) -> dict[str, float]:
+    """AUROC and recall of the score and of p_lens alone, and the score's calibration error."""
+    score = ranker.score(table)
+    out: dict[str, float] = {}
+    for name, value in (("score", score), ("p_lens", table["p_lens"].to_numpy(float))):
+        lens, other = value[label == 1], value[label == 0]
+        out[f"auroc_{name}"] = metrics.auroc(lens, other)
+        out[f"tpr_at_fpr_1e-2_{name}"] = metrics.tpr_at_fpr(lens, other, 0.01)
+    out["ece_score"] = metrics.calibration_error(score, label)
+    return out
+
+
+def print_figures(shown: dict[str, float]) -> None:
+    """One figure a line."""
+    print(json.dumps(shown, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The fitted model that turns a candidate's numbers into its score.
+
+Two logistic regressions on held-out simulations: one for rows that only stage 1 has seen, one for rows that every stage
+has seen. Both give calibrated probabilities at the same prior, so that their scores can be compared in one list.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from stages.records import VERDICTS, FloatArray
+from stages.weights import WeightsError
+
+FEATURES = (
+    "logit_p_lens",
+    "logit_arc_score",
+    "arc_coverage",
+    "n_images",
+    "two_or_more_images",
+    *(f"verdict_{v}" for v in VERDICTS[1:]),
+)
+_CLIP = 1e-4
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One logistic regression: coefficients on standardised features."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    coefficient: tuple[float, ...]
+    intercept: float
+
+    def probability(self, features: FloatArray) -> FloatArray:
+        """Probability (N,) of features (N, F)."""
+        z = (features - np.array(self.mean)) / np.array(self.scale) @ np.array(self.coefficient) + self.intercept
+        return np.asarray(1.0 / (1.0 + np.exp(-z)))
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Scores candidates; immutable after load."""
+
+    first_stage: Linear
+    every_stage: Linear
+
+    def score(self, table: pd.DataFrame) -> FloatArray:
+        """Score (N,) in 0..1 of candidates with the contract's columns; NaN for rows without a classifier result."""
+        numbers = features(table)
+        seen = np.isfinite(table["arc_score"].to_numpy(float))
+        out = np.full(len(table), np.nan)
+        out[~seen] = self.first_stage.probability(numbers[~seen, :1])
+        out[seen] = self.every_stage.probability(numbers[seen])
+        return out
+
+
+def features(table: pd.DataFrame) -> FloatArray:
+    """The numbers (N, F) in the order of `FEATURES`; what no stage measured is 0, an absent p_lens stays NaN."""
+
+    def column(name: str) -> FloatArray:
+        return np.asarray(table[name].to_numpy(float))
+
+    n_images = np.nan_to_num(column("n_images"))
+    verdict = table["theorem_verdict"].to_numpy(str)
+    columns = [
+        _logit(column("p_lens")),
+        np.nan_to_num(_logit(column("arc_score"))),
+        np.nan_to_num(column("arc_coverage_deg")) / 360.0,
+        np.minimum(n_images, 6.0),
+        n_images >= 2,
+        *(verdict == v for v in VERDICTS[1:]),
+    ]
+    return np.column_stack(columns).astype(float)
+
+
+def fit(table: pd.DataFrame, label: FloatArray) -> Ranker:
+    """Fit both regressions to labelled candidates on which every stage ran."""
+    numbers = features(table)
+    usable = np.isfinite(numbers[:, 0])
+    return Ranker(_fit(numbers[usable, :1], label[usable]), _fit(numbers[usable], label[usable]))
+
+
+def save(ranker: Ranker, path: Path, notes: dict[str, object]) -> None:
+    """Write the model as readable JSON with notes on its data and figures."""
+    data = {"stage": "ranking", "features": list(FEATURES), **asdict(ranker), **notes}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def load(path: Path) -> Ranker:
+    """Read a model written by `save`; raises WeightsError if it is absent or of other features."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: no readable ranking model ({error}). Restore weights/ or train it anew."
+        ) from error
+    if tuple(data["features"]) != FEATURES:
+        raise WeightsError(
+            f"{path}: was fitted to other features. Train it anew with `python -m stages.ranking train`."
+        )
+    return Ranker(_linear(data["first_stage"]), _linear(data["every_stage"]))
+
+
+def _linear(data: dict[str, Any]) -> Linear:
+    return Linear(tuple(data["mean"]), tuple(data["scale"]), tuple(data["coefficient"]), float(data["intercept"]))
+
+
+def _fit(table: FloatArray, label: FloatArray) -> Linear:
+    mean, scale = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-6)
+    model = LogisticRegression(C=1.0, max_iter=1000).fit((table - mean) / scale, label)
+    return Linear(
+        tuple(mean.tolist()), tuple(scale.tolist()), tuple(model.coef_[0].tolist()), float(model.intercept_[0])
+    )
+
+
+def _logit(p: FloatArray) -> FloatArray:
+    clipped = np.clip(p, _CLIP, 1 - _CLIP)
+    return np.asarray(np.log(clipped / (1 - clipped)))
