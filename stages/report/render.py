@@ -10,31 +10,37 @@ from PIL import Image
 
 from stages.bands import wavelength_nm
 from stages.records import BoolArray, FloatArray
+from stages.scaling import slots
 
 Picture = npt.NDArray[np.uint8]
 
 _SOFTENING_SIGMA = 6.0  # linear below, logarithmic above: the noise stays dark, arcs and cores both show
-_BLACK_SIGMA = -0.8  # the sky is dark grey, not black, so that noise and faint arcs can be told apart
-_WHITE_RANGE_SIGMA = (50.0, 1500.0)
+_BLACK_SIGMA = -0.6  # the sky is dark grey, not black, so that noise and faint arcs can be told apart
+_MAX_GAIN = 1.25  # a saturated core turns pale, but keeps its hue
+_OBJECT_SIGMA = 5.0
+_WHITE_RANGE_SIGMA = (20.0, 1500.0)
 _HATCH = np.array([(36, 42, 50), (72, 81, 93)], np.uint8)
 _LOSSLESS_MAX_PIX = 80 * 80
 
 
 def colour_order(bands: tuple[str, ...]) -> tuple[int, int, int]:
-    """Indices of the bands shown as red, green and blue: longest, middle and shortest wavelength.
+    """Indices of the bands shown as red, green and blue.
 
-    Two bands give (long, -1, short), where -1 stands for the mean of the two; one band gives itself three times. Bands
-    of unknown wavelength keep the file's order, first as blue.
+    i, r and g where all are there (what lies beyond is mostly noise), else the longest, the middle and the shortest
+    wavelength. Two bands give (long, -1, short), where -1 stands for the mean of the two; one band gives itself three
+    times. Bands of unknown wavelength keep the file's order, first as blue.
     """
+    usual = slots(bands)
+    if min(usual) >= 0:
+        return usual[2], usual[1], usual[0]
     wavelength = np.array([wavelength_nm(band) for band in bands])
     known = np.flatnonzero(np.isfinite(wavelength))
     if len(known) >= 3 or (len(known) == len(bands) and len(known)):
         order = known[np.argsort(wavelength[known], kind="stable")]
     else:
         order = np.arange(len(bands))
-    blue, red = int(order[0]), int(order[-1])
     middle = -1 if len(order) == 2 else int(order[len(order) // 2])
-    return red, middle, blue
+    return int(order[-1]), middle, int(order[0])
 
 
 def sky_and_noise(plane: FloatArray, valid: BoolArray) -> tuple[float, float]:
@@ -82,6 +88,7 @@ def colour_picture(planes: FloatArray, valid: BoolArray, scales: FloatArray) -> 
     """
     snr = np.where(valid, (planes - scales[:, :1, None]) / scales[:, 1:, None], 0.0)
     count = valid.sum(axis=0)
+    snr[1] *= _green_balance(snr, count == 3)
     intensity = snr.sum(axis=0) / np.maximum(count, 1)
     snr = np.where(valid, snr, intensity)
     anywhere = count > 0
@@ -89,9 +96,21 @@ def colour_picture(planes: FloatArray, valid: BoolArray, scales: FloatArray) -> 
     white = float(np.clip(white, *_WHITE_RANGE_SIGMA))
     top, bottom = np.arcsinh(white / _SOFTENING_SIGMA), np.arcsinh(_BLACK_SIGMA / _SOFTENING_SIGMA)
     gain = (np.arcsinh(intensity / _SOFTENING_SIGMA) - bottom) / (top - bottom)
+    gain = np.minimum(gain, _MAX_GAIN)
     ratio = (snr - intensity) / np.maximum(intensity, 2.0 * _SOFTENING_SIGMA)
     rgb = np.clip(gain + np.clip(ratio, -1.0, 2.0) * np.clip(gain, 0.0, 1.0), 0.0, 1.0)
     return hatched((255.0 * rgb).round().astype(np.uint8).transpose(1, 2, 0), anywhere)
+
+
+def _green_balance(snr: FloatArray, complete: BoolArray) -> float:
+    """Factor that puts an object's green between its red and its blue: depths differ, but no galaxy is green."""
+    if np.array_equal(snr[0], snr[2]):
+        return 1.0
+    bright = complete & (snr.max(axis=0) > _OBJECT_SIGMA)
+    red, green, blue = snr[:, bright].sum(axis=1)
+    if min(red, green, blue) <= 0:
+        return 1.0
+    return float(np.clip(np.sqrt(red * blue) / green, 0.3, 3.0))
 
 
 def hatched(picture: Picture, valid: BoolArray) -> Picture:

@@ -22,7 +22,7 @@ const SORTS = [
 ];
 const LAYERS = [
   ["images", "images", "--image", false], ["deflector", "deflector", "--deflector", false],
-  ["missing", "missing", "--missing", true], ["arc", "arc mask", "--arc", false], ["ring", "Einstein circle", "--ring", true],
+  ["missing", "missing", "--missing", true], ["arc", "arc", "--arc", false], ["ring", "ring", "--ring", true],
 ];
 
 // ---- small tools ---------------------------------------------------------------------------------------------------
@@ -420,11 +420,11 @@ function controls() {
       showLayers();
     }, swatch);
   });
-  const all = box("overlays", preferences.overlays, (on) => { preferences.overlays = on; showLayers(); });
+  const all = box("all", preferences.overlays, (on) => { preferences.overlays = on; showLayers(); });
   all.firstChild.id = "toggle-overlays";
+  all.title = "Overlays on or off (o)";
   return el("div", { class: "controls" }, all, layers,
-    box("pixels", preferences.pixels, (on) => { preferences.pixels = on; showLayers(); }),
-    box("next after a grade", preferences.advance, (on) => { preferences.advance = on; keep(); }));
+    box("pixels", preferences.pixels, (on) => { preferences.pixels = on; showLayers(); }));
 }
 
 function showLayers() {
@@ -442,7 +442,16 @@ function grading(row) {
     type: "button", "aria-pressed": String(now === g), class: now === g ? `grade-${g}` : "", onclick: () => grade(g),
   }, el("b", {}, g), GRADE_WORDS[g]));
   const clear = el("button", { type: "button", onclick: () => grade(""), disabled: !now }, el("b", {}, "U"), "clear");
-  return el("div", { class: "grading" }, buttons, clear);
+  const advance = el("button", {
+    type: "button", id: "advance", "aria-pressed": String(preferences.advance), title: "After a grade, go on to the next candidate (n)", onclick: toggleAdvance,
+  }, "auto-next");
+  return el("div", { class: "grading" }, buttons, clear, advance);
+}
+
+function toggleAdvance() {
+  preferences.advance = !preferences.advance;
+  keep();
+  $("advance")?.setAttribute("aria-pressed", String(preferences.advance));
 }
 
 function theorem(row) {
@@ -491,7 +500,12 @@ function header() {
   }
 }
 
-const text = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value, null, 1).replace(/[{}"]/g, "").trim() : String(value));
+const entry = ([name, value]) => `${name.replaceAll("_", " ")}: ${text(value).replaceAll("\n", "; ")}`;
+
+function text(value) {
+  if (Array.isArray(value)) return value.map(text).join(", ");
+  return value !== null && typeof value === "object" ? Object.entries(value).map(entry).join("\n") : String(value ?? "—");
+}
 
 function runDialog() {
   const dialog = $("run");
@@ -513,7 +527,7 @@ function runDialog() {
 function helpDialog() {
   const keys = [
     [["←", "→", "↑", "↓"], "move"], [["j", "k"], "next, previous"], [["Home", "End"], "first, last"],
-    [["a", "b", "c", "x"], "grade: sure, likely, maybe, no lens"], [["u"], "clear the grade"], [["o"], "overlays on or off"],
+    [["a", "b", "c", "x"], "grade: sure, likely, maybe, no lens"], [["u"], "clear the grade"], [["n"], "auto-next: after a grade, go on to the next"], [["o"], "overlays on or off"],
     [["p"], "pixels or smooth"], [["/"], "search"], [["e"], "export grades"], [["?"], "this help"],
   ];
   $("help").append(el("h2", {}, "Keyboard"),
@@ -539,7 +553,7 @@ const KEYS = {
   a: () => grade("A"), b: () => grade("B"), c: () => grade("C"), x: () => grade("X"), u: () => grade(""),
   o: () => { preferences.overlays = !preferences.overlays; showLayers(); },
   p: () => { preferences.pixels = !preferences.pixels; showLayers(); detail(); },
-  e: exportGrades, "/": () => $("filter-text").focus(), "?": () => $("help").showModal(),
+  n: toggleAdvance, e: exportGrades, "/": () => $("filter-text").focus(), "?": () => $("help").showModal(),
 };
 
 function onKey(event) {

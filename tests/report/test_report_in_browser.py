@@ -194,6 +194,20 @@ def test_keys_move_by_column_and_row_and_leave_typing_alone(page: Any) -> None:
     assert texts(page, ".card .grade") == []
 
 
+def test_auto_next_moves_on_after_a_grade_also_when_the_graded_card_is_filtered_out(page: Any) -> None:
+    ids = shown_ids(page)
+    press(page, "n")
+    press(page, "a")
+    assert texts(page, "#detail h2") == [ids[1]]
+    choose(page, "filter-grade", "none")
+    press(page, "c")
+    assert texts(page, "#detail h2") == [ids[2]]
+    assert shown_ids(page) == ids[2:]
+    press(page, "n")
+    press(page, "x")
+    assert texts(page, "#detail h2") == [ids[3]]
+
+
 def test_o_hides_the_overlays_and_shows_them_again(page: Any) -> None:
     visible = "return getComputedStyle(document.querySelector('.stage .g-images')).display"
     assert page.execute_script(visible) != "none"

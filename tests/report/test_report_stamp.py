@@ -95,9 +95,10 @@ def test_pixels_without_information_still_give_a_picture(value: float) -> None:
     assert make_stamp(blank((1, 1))).width == 1.0
 
 
-def test_red_is_the_longest_wavelength_and_blue_the_shortest() -> None:
+def test_red_is_i_or_the_longest_wavelength_and_blue_g_or_the_shortest() -> None:
     assert colour_order(("i", "g", "r")) == (0, 2, 1)
-    assert colour_order(("g", "r", "i", "z", "y")) == (4, 2, 0)
+    assert colour_order(("u", "g", "r", "i", "z", "y")) == (3, 2, 1)
+    assert colour_order(("F115W", "F444W", "F277W", "F150W")) == (1, 2, 0)
     assert colour_order(("red", "green", "blue")) == (0, 1, 2)
     assert colour_order(("F814W", "F475W")) == (0, -1, 1)
     assert colour_order(("a", "b", "c")) == (2, 1, 0)
@@ -111,6 +112,15 @@ def test_one_band_is_grey_and_two_bands_are_coloured() -> None:
     cutout.flux[0, 3, 3] = 20.0
     red, _, blue = pixels(make_stamp(cutout))[16, 3]
     assert red > blue
+
+
+def test_a_deeper_middle_band_does_not_make_a_galaxy_green() -> None:
+    y, x = np.indices((40, 40))
+    galaxy = np.exp(-np.hypot(x - 20, y - 20) / 4)
+    cutout = blank((40, 40), ("g", "r", "i"))
+    cutout.flux[:] += np.array([30.0, 200.0, 60.0])[:, None, None] * galaxy
+    red, green, blue = pixels(make_stamp(cutout))[17:22, 17:22].mean(axis=(0, 1))
+    assert blue < green < red
 
 
 def test_an_8_bit_composite_is_shown_as_it_is() -> None:

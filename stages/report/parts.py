@@ -1,0 +1,74 @@
+"""A run in the making: one part per batch on disk, so that memory stays flat and a stopped run can be resumed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.records import Candidate, Problem
+from stages.report.stamp import Stamp
+from stages.report.tables import candidates_schema, to_table
+
+
+class Parts:
+    """The parts of one run; a part's candidates are written last, so their presence means that it is whole."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.folder = run_dir / "parts"
+
+    def path(self, index: int, suffix: str) -> Path:
+        """File of one part."""
+        return self.folder / f"part-{index:06d}{suffix}"
+
+    def done(self, index: int) -> bool:
+        """Whether a part is whole."""
+        return self.path(index, ".parquet").is_file()
+
+    def count(self) -> int:
+        """How many parts are whole, from the first without a gap."""
+        index = 0
+        while self.done(index):
+            index += 1
+        return index
+
+    def write(
+        self, index: int, rows: Sequence[Candidate], problems: Sequence[Problem], stamps: dict[str, Stamp]
+    ) -> None:
+        """Write one part."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path(index, ".problems.json").write_text(json.dumps([asdict(p) for p in problems]))
+        self.path(index, ".stamps.pkl").write_bytes(pickle.dumps(stamps))
+        partial = self.path(index, ".tmp")
+        pq.write_table(to_table(rows), partial)
+        partial.replace(self.path(index, ".parquet"))
+
+    def candidates(self) -> pa.Table:
+        """Candidates of all whole parts, in reading order, without ranks."""
+        tables = [pq.read_table(self.path(k, ".parquet"), schema=candidates_schema()) for k in range(self.count())]
+        return pa.concat_tables(tables) if tables else to_table([])
+
+    def problems(self) -> Iterable[Problem]:
+        """Problems of all whole parts, in reading order."""
+        for k in range(self.count()):
+            yield from (Problem(**p) for p in json.loads(self.path(k, ".problems.json").read_text()))
+
+    def stamps(self, ids: set[str]) -> dict[str, Stamp]:
+        """Pictures of the given objects."""
+        found: dict[str, Stamp] = {}
+        for k in range(self.count()):
+            part: dict[str, Stamp] = pickle.loads(self.path(k, ".stamps.pkl").read_bytes())
+            found |= {ident: stamp for ident, stamp in part.items() if ident in ids}
+        return found
+
+    def clear(self) -> None:
+        """Remove the parts of a finished run."""
+        for path in sorted(self.folder.glob("part-*")):
+            path.unlink()
+        if self.folder.is_dir():
+            self.folder.rmdir()
