@@ -231,8 +231,19 @@ def _split_triangles(f: Frame, sx: float, sy: float, stack: Array, xy: Array, de
             b[m, 0], b[m, 1], signs[m] = x - ax - sx, y - ay - sy, determinant(f, x, y)
         side = max(hypot(b[0, 0] - b[1, 0], b[0, 1] - b[1, 1]), hypot(b[0, 0] - b[2, 0], b[0, 1] - b[2, 1]))
         near = hypot(b[0, 0], b[0, 1]) < 3.0 * side
-        if near and depth < 10 and min(signs[0], min(signs[1], signs[2])) < 0.0 < max(signs[0], max(signs[1], signs[2])):
-            xa, ya, xb, yb, xc, yc = (x0 + x1) / 2, (y0 + y1) / 2, (x1 + x2) / 2, (y1 + y2) / 2, (x2 + x0) / 2, (y2 + y0) / 2
+        if (
+            near
+            and depth < 10
+            and min(signs[0], min(signs[1], signs[2])) < 0.0 < max(signs[0], max(signs[1], signs[2]))
+        ):
+            xa, ya, xb, yb, xc, yc = (
+                (x0 + x1) / 2,
+                (y0 + y1) / 2,
+                (x1 + x2) / 2,
+                (y1 + y2) / 2,
+                (x2 + x0) / 2,
+                (y2 + y0) / 2,
+            )
             stack[top] = x0, y0, xa, ya, xc, yc, depth + 1
             stack[top + 1] = xa, ya, x1, y1, xb, yb, depth + 1
             stack[top + 2] = xc, yc, xb, yb, x2, y2, depth + 1

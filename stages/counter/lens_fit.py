@@ -85,7 +85,8 @@ def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, co
     """Solution with all images of its model; chi2 from these where every detection has one."""
     shift = np.concatenate([np.zeros(5), np.tile(origin, 2 + len(xy))])
     v = v + shift
-    model, fitted_xy = LensModel(*(float(a) for a in v[:7]), core_arcsec), v[9:].reshape(-1, 2)
+    theta_e, e1, e2, gamma1, gamma2, x, y = (float(a) for a in v[:7])
+    model, fitted_xy = LensModel(theta_e, e1, e2, gamma1, gamma2, x, y, core_arcsec), v[9:].reshape(-1, 2)
     images, dof = all_images(model, v[7:9]), 2 * len(xy) - 3
     detection = _match(images.xy_arcsec, xy, fitted_xy)
     seen = detection >= 0
@@ -114,13 +115,13 @@ def _match(model_xy: Array, xy: Array, fitted_xy: Array) -> npt.NDArray[np.int64
 def _centres(xy: Array) -> Array:
     """Guesses of an unseen deflector, the best first: centre of the images' circle, then their centroid."""
     if len(xy) < 3:
-        return xy.mean(0)[None]
+        return np.asarray(xy.mean(0, keepdims=True))
     design = np.column_stack([2 * xy, np.ones(len(xy))])
-    circle = np.linalg.lstsq(design, (xy**2).sum(1), rcond=None)[0][:2]
+    circle: Array = np.linalg.lstsq(design, (xy**2).sum(1), rcond=None)[0][:2]
     spread = float(np.sqrt((xy**2).sum(1).mean()))
     if not np.hypot(*circle) < 1.2 * spread:
         circle = circle * (1.2 * spread / np.hypot(*circle))
-    return np.array([circle, 0.5 * circle, (0.0, 0.0)])
+    return np.stack([circle, 0.5 * circle, 0.0 * circle])
 
 
 @compiled
@@ -191,7 +192,7 @@ def _minimise(v: Array, xy: Array, errors: Array, prior: Array, core: float, tig
     r, trial_r, jac = np.empty(m), np.empty(m), np.empty((m, n))
     if not _residuals(v, xy, errors, prior, core, tight, r):
         return 1e300
-    chi2, damping, trial = (r * r).sum(), 1e-2, v.copy()
+    chi2, damping, trial = float((r * r).sum()), 1e-2, v.copy()
     for _ in range(steps):
         for k in range(n):
             h = 1e-6
@@ -213,7 +214,7 @@ def _minimise(v: Array, xy: Array, errors: Array, prior: Array, core: float, tig
             if _solve_spd(matrix, step):
                 trial[:] = v + step
                 if _residuals(trial, xy, errors, prior, core, tight, trial_r):
-                    new = (trial_r * trial_r).sum()
+                    new = float((trial_r * trial_r).sum())
                     if new < chi2:
                         v[:], r[:], chi2 = trial, trial_r, new
                         damping = max(0.1 * damping, 1e-9)

@@ -1,0 +1,101 @@
+"""Lens model and image finder against lenstronomy, finite differences and the theorem itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lenstronomy.LensModel.lens_model import LensModel as Lenstronomy
+from lenstronomy.LensModel.Solver.lens_equation_solver import LensEquationSolver
+
+from stages.counter.images import all_images
+from stages.counter.lens_model import LensModel
+
+part = st.floats(-1.0, 1.0)
+
+
+def random_lens(rng: np.random.Generator) -> LensModel:
+    e, g, core = rng.uniform(-0.4, 0.4, 2), rng.uniform(-0.1, 0.1, 2), 10 ** rng.uniform(-2, -1)
+    return LensModel(rng.uniform(0.5, 2), *e, *g, *rng.uniform(-0.3, 0.3, 2), core)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ray_shooting_equals_lenstronomy(seed):
+    rng = np.random.default_rng(seed)
+    model, xy = random_lens(rng), rng.uniform(-3, 3, (40, 2))
+    names, kwargs = model.to_lenstronomy()
+    expected = np.column_stack(Lenstronomy(names).ray_shooting(*xy.T, kwargs))
+    np.testing.assert_allclose(model.ray_shoot(xy), expected, atol=1e-12)
+
+
+def test_a_round_lens_deflects_as_the_analytic_limit():
+    xy = np.array([[0.3, 0.4], [-1.2, 0.5]])
+    radius = np.hypot(*xy.T)[:, None]
+    expected = 1.3 * xy / radius**2 * (np.sqrt(radius**2 + 0.05**2) - 0.05)
+    np.testing.assert_allclose(LensModel(1.3, core_arcsec=0.05).deflection(xy), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_jacobian_is_the_derivative_of_the_lens_map(seed):
+    rng = np.random.default_rng(seed)
+    model, xy, h = random_lens(rng), rng.uniform(-2, 2, (30, 2)), 1e-6
+    columns = [(model.ray_shoot(xy + d) - model.ray_shoot(xy - d)) / (2 * h) for d in h * np.eye(2)]
+    np.testing.assert_allclose(model.jacobian(xy), np.stack(columns, -1), atol=1e-7)
+    np.testing.assert_allclose(1 / model.magnification(xy), np.linalg.det(model.jacobian(xy)), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradient_of_the_arrival_time_is_the_lens_equation(seed):
+    rng = np.random.default_rng(seed)
+    model, xy, source, h = random_lens(rng), rng.uniform(-2, 2, (30, 2)), np.array([0.1, -0.2]), 1e-5
+    steps = h * np.eye(2)
+    slope = [(model.arrival_time(xy + d, source) - model.arrival_time(xy - d, source)) / (2 * h) for d in steps]
+    np.testing.assert_allclose(np.stack(slope, 1), model.ray_shoot(xy) - source, atol=1e-8)
+
+
+def test_impossible_parameters_are_named():
+    with pytest.raises(ValueError, match="theta_e_arcsec > 0"):
+        LensModel(-1.0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(part, part, part, part, part, part, st.floats(0.5, 2), st.floats(0.01, 0.1))
+def test_every_cored_lens_makes_an_odd_number_of_images_with_parity_sum_one(e1, e2, g1, g2, x, y, theta_e, core):
+    model = LensModel(theta_e, 0.4 * e1 + 1e-3, 0.4 * e2, 0.1 * g1, 0.1 * g2, 0.1, -0.2, core)
+    source = np.array([0.1 + 0.6 * theta_e * x + 1e-4, -0.2 + 0.6 * theta_e * y])
+    images = all_images(model, source)
+    assert images.complete
+    assert len(images.kind) % 2 == 1
+    np.testing.assert_allclose(model.ray_shoot(images.xy_arcsec), np.tile(source, (len(images.kind), 1)), atol=1e-9)
+    assert images.kind[0] == 0  # the first to arrive is a minimum
+    assert (np.diff(model.arrival_time(images.xy_arcsec, source)) >= 0).all()
+
+
+@pytest.mark.parametrize("distance", [1e-2, 1e-4, 1e-6])
+def test_two_images_appear_when_the_source_crosses_a_fold(distance):
+    model = LensModel(1.0, 0.2, 0.1, 0.03, -0.02, core_arcsec=0.03)
+    phi = np.deg2rad(40)
+    radius = np.linspace(0.6, 1.6, 200_001)
+    ray = np.column_stack([radius * np.cos(phi), radius * np.sin(phi)])
+    crossing = np.flatnonzero(np.diff(np.sign(model.magnification(ray))))[-1]
+    inward = -model.ray_shoot(ray[crossing])[0]
+    counts = [len(all_images(model, -inward * (1 + sign * distance)).kind) for sign in (1, -1)]
+    assert sorted(counts) == [3, 5]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bright_images_of_a_nearly_singular_lens_are_those_of_the_analytical_solver(seed):
+    rng = np.random.default_rng(seed)
+    model = LensModel(1.1, *rng.uniform(-0.25, 0.25, 2), *rng.uniform(-0.08, 0.08, 2), core_arcsec=1e-5)
+    source = rng.uniform(-0.12, 0.12, 2)
+    _, (nie, shear) = model.to_lenstronomy()
+    nie.pop("s_scale")
+    solver = LensEquationSolver(Lenstronomy(["SIE", "SHEAR"]))
+    x, y = solver.image_position_from_source(*source, [nie, shear], solver="analytical")
+    images = all_images(model, source)
+    bright = images.xy_arcsec[images.kind < 2]
+    assert len(bright) == len(x)
+    distance = np.hypot(bright[:, None, 0] - x, bright[:, None, 1] - y)
+    assert distance.min(1).max() < 1e-3
+    assert distance.min(0).max() < 1e-3
