@@ -206,13 +206,13 @@ def _finish(
 ) -> Drawn:
     """Expose, saturate, pass through the composite where asked, and wrap up with the truth."""
     flux, variance = expose(pixels, o.unit_noise, o.sky_sigma, o.gain)
-    flux += o.survey.sky_pedestal_sigma * o.sky_sigma[:, None, None]
     for plane, band in enumerate(o.survey.bands):
         flux[plane] = np.minimum(flux[plane], o.survey.saturation.get(band, np.inf))
     row |= {"id": ident, "system": system, "seeing_arcsec": float(np.median(o.fwhm))}
     row |= {key: value.tolist() for key, value in _point_rows(o, points, variance).items()}
     if o.composite:
         flux, variance = _through_composite(flux, o.survey), np.full_like(variance, np.nan)
+        row = _moved(row, -0.5) if o.survey.composite_half_pixel else row
     cutout = Cutout(
         id=ident,
         source="",
@@ -234,7 +234,17 @@ def _through_composite(flux: FloatArray, survey: SurveyFacts) -> FloatArray:
     """Flux to the survey's 8-bit colour composite and back, as a survey that ships only pictures delivers it."""
     assert survey.stretch is not None
     planes = [survey.bands.index(band) for band in survey.stretch.bands]
-    back = from_composite(to_composite(flux[planes], survey.stretch), survey.stretch)
+    picture = to_composite(flux[planes], survey.stretch)
+    if survey.composite_half_pixel:
+        wide = np.pad(picture.astype(float), ((0, 1), (0, 1), (0, 0)), mode="edge")
+        mean = (wide[1:, 1:] + wide[:-1, 1:] + wide[1:, :-1] + wide[:-1, :-1]) / 4
+        picture = np.round(mean).astype(np.uint8)
     out = flux.copy()
-    out[planes] = back
+    out[planes] = from_composite(picture, survey.stretch)
     return out
+
+
+def _moved(row: dict[str, Any], by_pix: float) -> dict[str, Any]:
+    """A truth row whose positions are all moved."""
+    names = [f"{what}_{axis}_pix" for what in ("deflector", "image", "point") for axis in "xy"]
+    return row | {name: (np.asarray(row[name]) + by_pix).tolist() for name in names}

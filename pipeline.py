@@ -1,0 +1,364 @@
+"""The scan: read a survey, run the stages in order, write the ranked candidates.
+
+    python pipeline.py --input SURVEY_DIR [--output RUN_DIR] [--catalogue FILE] [--survey NAME]
+
+Every input object ends as one row of `candidates.csv` and `.parquet`; what was skipped or degraded is also in
+`problems.csv`; `report/index.html` shows the best. Exit codes: 0 done, 2 the request cannot be carried out, 130 stopped
+(the results so far are valid; `--resume` completes them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stages import config as configuration
+from stages import weights
+from stages.arcs import predict as arcs
+from stages.classifier import predict as classifier
+from stages.counter import predict as counter
+from stages.ingest import InputError, IngestOptions, count_entries, stream
+from stages.ranking import model as ranking
+from stages.ranking.morphology import morphology
+from stages.records import ArcScore, Candidate, Cutout, CutoutBatch, ImageCount, Problem
+from stages.report.catalogues import write_regions, write_votable
+from stages.report.page import write_report
+from stages.report.parts import Parts
+from stages.report.stamp import Stamp, make_stamp
+from stages.report.tables import read_rows, to_table, write_candidates, write_problems
+from stages.survey import SurveyFacts
+
+STAGES = ("classifier", "counter", "arcs", "ranking")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Settings of a scan, read from `configs/pipeline.yaml`.
+
+    gate_p_lens : stages 2 and 3 look at cutouts above this; prior : share of lenses at which p_lens is stated;
+    select_score : rows above this are selected; report_rows : rows shown on the page.
+    """
+
+    weights: dict[str, str]
+    gate_p_lens: float = 0.05
+    prior: float = 0.5
+    select_score: float = 0.5
+    arc_threshold: float = 0.5
+    batch_size: int = 256
+    cutout_arcsec: float = 12.0
+    report_rows: int = 300
+
+    def __post_init__(self) -> None:
+        absent = sorted(set(STAGES) - set(self.weights))
+        if absent:
+            raise ValueError(f"weights: no file for {absent}")
+        if not 0 < self.prior < 1:
+            raise ValueError(f"prior {self.prior}: expected a share between 0 and 1")
+
+
+class RunError(ValueError):
+    """A run that cannot start; the message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """The trained stages of a run, and how long each has taken."""
+
+    classifier: classifier.Predictor
+    counter: counter.Predictor
+    arcs: arcs.Predictor
+    ranker: ranking.Ranker
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def load(cls, config: PipelineConfig, device: str) -> Stages:
+        """Load every stage's weights onto a device."""
+        path = {name: configuration.WEIGHTS_DIR / config.weights[name] for name in STAGES}
+        return cls(
+            classifier.load(path["classifier"], device, prior=config.prior),
+            counter.load(path["counter"], device),
+            arcs.load(path["arcs"], device),
+            ranking.load(path["ranking"]),
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(argv)
+    try:
+        return scan(options)
+    except (InputError, RunError, configuration.ConfigError, weights.WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def scan(options: argparse.Namespace) -> int:
+    """Carry out a scan; returns the exit code."""
+    config = configuration.load(PipelineConfig, options.config)
+    config = dataclasses.replace(config, batch_size=options.batch_size or config.batch_size)
+    ingest = IngestOptions(
+        catalogue=options.catalogue,
+        survey=load_survey(options.survey),
+        cutout_arcsec=config.cutout_arcsec,
+        batch_size=config.batch_size,
+        workers=options.workers,
+        limit=options.limit,
+    )
+    total = count_entries(options.input, ingest)
+    run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    parts = begin(run_dir, request_of(options, config), options.resume)
+    stages = Stages.load(config, pick_device(options.device))
+    stopped = False
+    first = parts.count()
+    try:
+        with tqdm(total=total, unit="cutout", desc="scan", disable=options.quiet) as bar:
+            bar.update(min(first * config.batch_size, total))
+            for index, batch in enumerate(stream(options.input, ingest, first_batch=first), start=first):
+                parts.write(index, *look(batch, stages, config, options.all))
+                bar.update(len(batch.cutouts) + len(batch.problems))
+    except KeyboardInterrupt:
+        stopped = True
+    summary = finish(run_dir, parts, stages, config, options, stopped)
+    print(describe(summary, run_dir))
+    return 130 if stopped else 0
+
+
+def look(
+    batch: CutoutBatch, stages: Stages, config: PipelineConfig, everything: bool
+) -> tuple[list[Candidate], list[Problem], dict[str, Stamp]]:
+    """One batch through the stages: its rows in reading order, its problems, and pictures of what passed the gate."""
+    cutouts = batch.cutouts
+    with timed(stages, "classifier"):
+        first = stages.classifier.predict(cutouts)
+    flagged = [c for c, p in zip(cutouts, first.p_lens, strict=True) if everything or p >= config.gate_p_lens]
+    with timed(stages, "counter"):
+        counts = {c.id: c for c in stages.counter.predict(flagged)}
+    with timed(stages, "arcs"):
+        centres = [counts[c.id].deflector_xy_pix for c in flagged]
+        found = {a.id: a for a in stages.arcs.predict(flagged, centres)}
+    rows = [
+        candidate(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), config)
+        for c, p, e, odd in zip(cutouts, first.p_lens, first.p_lens_err, first.out_of_domain, strict=True)
+    ]
+    rows = rank(rows, stages.ranker, config)
+    stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged}
+    degraded = [
+        Problem(r.id, r.source, "degraded", r.reason, "Scored with what there was; see the reason codes in the documentation.")
+        for r in rows
+        if r.status == "degraded"
+    ]
+    skipped = [Candidate(p.id, p.source, p.status, p.reason) for p in batch.problems]
+    return rows + skipped, degraded + list(batch.problems), stamps
+
+
+def candidate(
+    cutout: Cutout, p: float, error: float, odd: bool, count: ImageCount | None, arc: ArcScore | None, config: PipelineConfig
+) -> Candidate:
+    """The stages' results on one cutout as a row, positions in the input file's own pixels."""
+    reasons = (*cutout.reasons, *(("out_of_domain",) if odd else ()))
+    row = Candidate(
+        cutout.id,
+        cutout.source,
+        "degraded" if reasons else "ok",
+        ";".join(reasons),
+        ra_deg=cutout.ra_deg,
+        dec_deg=cutout.dec_deg,
+        p_lens=p,
+        p_lens_err=error,
+    )
+    if count is not None:
+        xy, missing = count.xy_pix + cutout.origin_xy_pix, count.certificate.missing_xy_pix + cutout.origin_xy_pix
+        row = dataclasses.replace(
+            row,
+            n_images=float(len(xy)),
+            image_x_pix=tuple(xy[:, 0].tolist()),
+            image_y_pix=tuple(xy[:, 1].tolist()),
+            image_confidence=tuple(count.confidence.tolist()),
+            theorem_verdict=count.certificate.verdict,
+            theorem_p_value=count.certificate.p_value,
+            theorem_sentence=count.certificate.sentence,
+            n_images_model=count.certificate.n_images_model,
+            parity_sum=count.certificate.parity_sum,
+            missing_x_pix=tuple(missing[:, 0].tolist()),
+            missing_y_pix=tuple(missing[:, 1].tolist()),
+            missing_names=count.certificate.missing_names,
+            deflector_x_pix=float(count.deflector_xy_pix[0] + cutout.origin_xy_pix[0]),
+            deflector_y_pix=float(count.deflector_xy_pix[1] + cutout.origin_xy_pix[1]),
+        )
+    if arc is not None:
+        row = dataclasses.replace(
+            row,
+            arc_score=arc.score,
+            arc_coverage_deg=arc.coverage_deg,
+            arc_coverage_err_deg=arc.coverage_err_deg,
+            theta_e_arcsec=arc.theta_e_arcsec,
+            theta_e_err_arcsec=arc.theta_e_err_arcsec,
+        )
+    return dataclasses.replace(row, morphology=morphology(row, config.arc_threshold))
+
+
+def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) -> list[Candidate]:
+    """Rows with their fused score and whether they are selected."""
+    scores = ranker.score(to_table(rows).to_pandas()) if rows else np.empty(0)
+    return [
+        dataclasses.replace(row, score=float(score), selected=bool(score > config.select_score))
+        for row, score in zip(rows, scores, strict=True)
+    ]
+
+
+def begin(run_dir: Path, request: dict[str, Any], resume: bool) -> Parts:
+    """Open the run's folder for writing, new or to be completed."""
+    path = run_dir / "run.json"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        probe = run_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(f"{run_dir}: cannot be written ({error.strerror}). Name another folder with --output.") from error
+    parts = Parts(run_dir)
+    if path.is_file():
+        old = json.loads(path.read_text())
+        if not resume:
+            raise RunError(f"{run_dir}: holds a run already. Add --resume to complete it, or name another --output.")
+        if old["request"] != json.loads(json.dumps(request)):
+            raise RunError(f"{run_dir}: was begun with other inputs, settings or weights. Name another --output.")
+    else:
+        write_json(path, {"status": "running", "request": request})
+    return parts
+
+
+def finish(
+    run_dir: Path, parts: Parts, stages: Stages, config: PipelineConfig, options: argparse.Namespace, stopped: bool
+) -> dict[str, Any]:
+    """Merge the parts, write every table, the page and `run.json`; returns the latter."""
+    begun = time.perf_counter()
+    table = write_candidates(parts.candidates(), run_dir)
+    write_problems(parts.problems(), run_dir)
+    write_regions(table, run_dir)
+    write_votable(table, run_dir)
+    status = Counter(table["status"].to_pylist())
+    best = read_rows(table.slice(0, config.report_rows))
+    scored = [row for row in best if row.status != "skipped"]
+    stages.seconds["report"] += time.perf_counter() - begun
+    summary = {
+        "status": "partial" if stopped else "complete",
+        "request": request_of(options, config),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"oddlens": version("oddlens"), "python": platform.python_version(), "torch": version("torch"),
+                     "ultralytics": version("ultralytics"), "lenstronomy": version("lenstronomy")},  # fmt: skip
+        "configuration": configuration.to_mapping(config),
+        "counts": {name: status.get(name, 0) for name in ("ok", "degraded", "skipped")}
+        | {"read": len(table), "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False)))},
+        "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
+    }
+    write_report(run_dir, scored, parts.stamps({row.id for row in scored}), summary)
+    write_json(run_dir / "run.json", summary)
+    return summary
+
+
+def describe(summary: dict[str, Any], run_dir: Path) -> str:
+    """The run on one screen."""
+    n = summary["counts"]
+    lines = [
+        f"{summary['status']}: {n['read']} objects read: {n['ok']} ok, {n['degraded']} degraded, {n['skipped']} skipped; "
+        f"{n['selected']} selected",
+        f"  candidates  {run_dir / 'candidates.csv'} (and .parquet)",
+        f"  problems    {run_dir / 'problems.csv'}",
+        f"  report      {run_dir / 'report' / 'index.html'}",
+        "  seconds     " + ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
+    ]
+    if summary["status"] == "partial":
+        lines.append("Stopped early: these results are valid. The same command with --resume completes them.")
+    return "\n".join(lines)
+
+
+def request_of(options: argparse.Namespace, config: PipelineConfig) -> dict[str, Any]:
+    """What determines a run's results: a resumed run must have the same."""
+    files = {name: configuration.WEIGHTS_DIR / config.weights[name] for name in STAGES}
+    return {
+        "input": str(options.input.resolve()),
+        "catalogue": str(options.catalogue.resolve()) if options.catalogue else None,
+        "survey": options.survey,
+        "all": options.all,
+        "limit": options.limit,
+        "configuration": configuration.to_mapping(config),
+        "weights": {name: {"file": path.name, "sha256": weights.sha256(path)} for name, path in files.items()},
+    }
+
+
+def load_survey(name: str | None) -> SurveyFacts | None:
+    """A survey by name or by file; None leaves it to the files' headers."""
+    if name is None:
+        return None
+    path = Path(name)
+    known = configuration.CONFIG_DIR / "surveys" / f"{name}.yaml"
+    return configuration.load(SurveyFacts, path if path.suffix in (".yaml", ".yml") else known)
+
+
+def pick_device(name: str) -> str:
+    """The torch device for auto, cpu or cuda."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device cuda: torch sees no CUDA device here. Use --device cpu or auto.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+class timed:  # noqa: N801
+    """Adds the wall time of a block to a stage's seconds."""
+
+    def __init__(self, stages: Stages, name: str) -> None:
+        self.stages, self.name = stages, name
+
+    def __enter__(self) -> None:
+        self.begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.stages.seconds[self.name] += time.perf_counter() - self.begun
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
+    partial.replace(path)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="oddlens", description="Rank strong-lens candidates in a survey folder.")
+    parser.add_argument("--input", type=Path, required=True, help="survey folder (read recursively) or a single file")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: runs/NAME-TIME)")
+    parser.add_argument("--catalogue", type=Path, help="CSV, FITS or VOTable with id, tile and x, y or ra, dec")
+    parser.add_argument("--survey", help="a name in configs/surveys, or a survey file, where the images don't say enough")
+    parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / "pipeline.yaml")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--all", action="store_true", help="run every stage on every cutout, whatever stage 1 says")
+    parser.add_argument("--resume", action="store_true", help="complete a stopped run in --output")
+    parser.add_argument("--limit", type=int, help="read only the first N objects")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--workers", type=int, default=2, help="reading processes")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(argv)
+    if options.resume and options.output is None:
+        parser.error("--resume needs --output: name the folder of the run to complete")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
