@@ -29,7 +29,8 @@ def write_report(
     run_dir : Path
         The run's folder.
     rows : sequence of Candidate
-        What to show, best first; their ranks count from 1. A few hundred at most: pictures are stored in the page.
+        What to show: the first rows of the candidate table, so that their ranks, which count from 1, are the table's.
+        A few hundred at most, because the page holds their pictures.
     stamps : mapping of id to Stamp
         Pictures; a row without one is shown without.
     summary : mapping

@@ -12,7 +12,7 @@ const VERDICTS = {
   inconsistent: ["Inconsistent", "bad", "No smooth lens makes these images."],
   single: ["One image", "quiet", "One image: no evidence of lensing."],
   no_images: ["No images", "quiet", "No point-like image was detected, so the theorem says nothing."],
-  not_run: ["Not counted", "quiet hollow", "A gate skipped the image counter for this row."],
+  not_run: ["Not counted", "quiet hollow", "The image counter was not run on this row."],
 };
 const SORTS = [
   ["rank", "rank", 1], ["score", "score", -1], ["p_lens", "p lens", -1], ["arc_score", "arc score", -1],
@@ -521,6 +521,9 @@ function runDialog() {
     const show = name === "seconds" ? (v) => (has(v) ? `${v.toFixed(2)} s` : text(v)) : text;
     dialog.append(el("h3", {}, name === "seconds" ? "seconds per stage" : name), list(Object.entries(value), show));
   }
+  const links = ["candidates.csv", "candidates.parquet", "candidates.vot", "candidates.reg", "problems.csv", "run.json"]
+    .flatMap((name) => [el("a", { href: `../${name}` }, name), "  "]);
+  dialog.append(el("h3", {}, "files of this run"), el("p", { class: "files" }, links));
   dialog.append(el("form", { method: "dialog" }, el("button", {}, "Close")));
 }
 

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +52,13 @@ def to_table(candidates: Sequence[Candidate]) -> pa.Table:
         for name in schema.names
     }
     return pa.table(columns, schema=schema)
+
+
+def read_rows(table: pa.Table) -> list[Candidate]:
+    """Candidates of a table's rows in its order, such as the best few hundred of a large one for the report."""
+    names = [field.name for field in fields(Candidate)]
+    rows: list[dict[str, Any]] = _conform(table, "the table").select(names).to_pylist()
+    return [Candidate(**{n: tuple(v) if isinstance(v, list) else v for n, v in row.items()}) for row in rows]
 
 
 def ranked(table: pa.Table) -> pa.Table:

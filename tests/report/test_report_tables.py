@@ -11,6 +11,7 @@ from stages.report.tables import (
     TableError,
     candidates_schema,
     read_candidates,
+    read_rows,
     to_table,
     write_candidates,
     write_problems,
@@ -76,6 +77,12 @@ def test_every_field_survives_a_round_trip(tmp_path: Path, name: str) -> None:
     table = read_candidates(tmp_path / name)
     assert table.schema.equals(candidates_schema())
     assert repr(table.to_pylist()) == repr(expected.to_pylist())  # repr: NaN equals NaN
+
+
+def test_candidates_come_back_from_their_table() -> None:
+    rows = [row("a", 0.5, image_x_pix=(1.0, 2.0), missing_names=("below_limit",), selected=True), row("b")]
+    assert repr(read_rows(to_table(rows))) == repr(rows)
+    assert read_rows(to_table([])) == []
 
 
 def test_list_cells_are_space_separated_and_absent_numbers_empty_in_csv(tmp_path: Path) -> None:
