@@ -34,9 +34,10 @@ def write_report(
     stamps : mapping of id to Stamp
         Pictures; a row without one is shown without.
     summary : mapping
-        What `run.json` holds. The header shows `input`, `created`, `run_id` and `counts` (name to number, in order);
-        everything, such as `versions`, `weights` and `seconds`, is in the run's details. Grades are kept in the browser
-        under `run_id`; where it is absent, one is derived from the rows.
+        What `run.json` holds. The header shows `input` (else `request.input`), `finished_at`, `run_id`, `counts` (name
+        to number) and whether `status` is partial; everything, such as `versions`, `weights` and `seconds`, is in the
+        run's details. Grades are kept in the browser under `run_id`; where it is absent, one is derived from the rows,
+        so that grades do not outlive a change of the rows.
 
     Returns
     -------
@@ -48,6 +49,9 @@ def write_report(
         "summary": _plain(summary),
         "rows": [_row(row, rank, stamps.get(row.id)) for rank, row in enumerate(rows, start=1)],
     }
+    request = summary.get("request")
+    name = summary.get("input") or (request.get("input") if isinstance(request, Mapping) else None) or "candidates"
+    data["input"] = str(name)
     script, style = _packaged("report.js"), _packaged("report.css")
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -55,7 +59,7 @@ def write_report(
     )
     parts = {
         "csp": policy,
-        "title": html.escape(f"oddlens: {summary.get('input') or 'candidates'}"),
+        "title": html.escape(f"oddlens: {name}"),
         "css": style,
         "js": script,
         "data": _script_safe(data),

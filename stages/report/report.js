@@ -493,9 +493,13 @@ function more(row) {
 
 function header() {
   const run = DATA.summary;
-  $("run-line").textContent = [run.input, run.created, run.run_id && `run ${run.run_id}`].filter(Boolean).join(" · ");
+  const finished = typeof run.finished_at === "string" ? run.finished_at.replace("T", " ").replace(/(\+00:00|Z)$/, " UTC") : "";
+  const parts = [DATA.input, finished, run.run_id && `run ${run.run_id}`].filter(Boolean).join(" · ");
+  $("run-line").append(run.status === "partial" ? el("strong", { class: "warn" }, "partial run · ") : "", parts);
   $("run-line").title = $("run-line").textContent;
-  for (const [name, value] of Object.entries(run.counts || {})) {
+  const order = ["read", "ok", "degraded", "skipped", "selected"];
+  const place = ([name]) => (order.includes(name) ? order.indexOf(name) : order.length);
+  for (const [name, value] of Object.entries(run.counts || {}).sort((a, b) => place(a) - place(b))) {
     $("counts").append(el("div", { class: `${name} ${value ? "" : "zero"}` }, el("dt", {}, name), el("dd", {}, Number(value).toLocaleString("en"))));
   }
 }

@@ -58,7 +58,9 @@ def read_rows(table: pa.Table) -> list[Candidate]:
     """Candidates of a table's rows in its order, such as the best few hundred of a large one for the report."""
     names = [field.name for field in fields(Candidate)]
     rows: list[dict[str, Any]] = _conform(table, "the table").select(names).to_pylist()
-    return [Candidate(**{n: tuple(v) if isinstance(v, list) else v for n, v in row.items()}) for row in rows]
+    for row in rows:
+        row.update({name: tuple(cell) for name, cell in row.items() if isinstance(cell, list)})
+    return [Candidate(**row) for row in rows]
 
 
 def ranked(table: pa.Table) -> pa.Table:

@@ -54,7 +54,9 @@ def report(tmp_path_factory: pytest.TempPathFactory, scene: Callable[..., Any]) 
     summary = {
         "run_id": "browser test",
         "input": "survey",
-        "counts": {"read": 13, "skipped": 1},
+        "counts": {"skipped": 1, "read": 13},
+        "status": "partial",
+        "finished_at": "2026-11-24T11:40:00+00:00",
         "seconds": {"read": 1.5},
     }
     return write_report(tmp_path_factory.mktemp("run"), rows, stamps, summary).as_uri()
@@ -105,6 +107,13 @@ def test_every_row_has_a_card_and_the_best_is_open(page: Any) -> None:
     assert len(texts(page, ".stage .o-image")) == 3
     assert "3 / 5" in texts(page, ".numbers dd")
     assert "a smooth lens makes five" in texts(page, ".theorem p")[0]
+
+
+def test_the_header_tells_of_the_run(page: Any) -> None:
+    assert texts(page, "#run-line") == ["partial run · survey · 2026-11-24 11:40:00 UTC · run browser test"]
+    assert texts(page, "#counts div") == ["read13", "skipped1"]
+    page.find_element("id", "run-button").click()
+    assert "1.50 s" in texts(page, "#run dd")
 
 
 def test_pictures_are_decoded(page: Any) -> None:
