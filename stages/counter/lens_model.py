@@ -122,7 +122,7 @@ class LensModel:
     e1, e2 : ellipticity of the mass, (1 - q) / (1 + q) times (cos 2 phi, sin 2 phi), |e| < 1.
     gamma1, gamma2 : external shear, potential gamma1 (x^2 - y^2) / 2 + gamma2 x y about the deflector.
     x_arcsec, y_arcsec : the deflector's centre.
-    core_arcsec : core radius s; 0 gives the singular SIE, which has no central image.
+    core_arcsec : core radius s; 0 gives the singular SIE to within 1e-10 arcsec.
     """
 
     theta_e_arcsec: float
@@ -159,7 +159,8 @@ class LensModel:
     def magnification(self, xy_arcsec: npt.ArrayLike) -> Array:
         """(n,) signed magnification 1 / det A; its sign is the parity."""
         xx, xy, yy = _hessian_many(self.as_array(), _points(xy_arcsec)).T
-        return np.asarray(1.0 / ((1 - xx) * (1 - yy) - xy**2))
+        with np.errstate(divide="ignore"):  # infinite on a critical curve
+            return np.asarray(1.0 / ((1 - xx) * (1 - yy) - xy**2))
 
     def arrival_time(self, xy_arcsec: npt.ArrayLike, source_xy_arcsec: npt.ArrayLike) -> Array:
         """(n,) Fermat potential (theta - beta)^2 / 2 - psi, arcsec^2, up to a constant of the model."""

@@ -1,0 +1,171 @@
+"""Levenberg-Marquardt for a cored isothermal ellipsoid with shear, from several starts; compiled."""
+
+from __future__ import annotations
+
+from math import hypot, log, sqrt
+
+import numpy as np
+
+from stages.counter.lens_model import Array, compiled, deflect, frame, hessian
+
+ELLIPTICITY_SIGMA = 0.15
+SHEAR_SIGMA = 0.07
+N_SHAPE = 9  # theta_e, e1, e2, gamma1, gamma2, x, y of the deflector, x, y of the source
+_CONSTRAINTS_ARCSEC = (5e-3, 3e-4, 2e-5)  # how well the fitted images must obey the lens equation, in turn
+_HIGH_MAGNIFICATION = 100.0  # total magnification beyond which P(> mu) falls as mu^-2 (a fold's cross-section)
+
+
+@compiled
+def _solve_spd(matrix: Array, vector: Array) -> bool:
+    """Solve in place by Cholesky; False if the matrix is not positive definite."""
+    n = len(vector)
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= matrix[i, k] * matrix[j, k]
+            if i == j:
+                if not total > 0.0:
+                    return False
+                matrix[i, i] = sqrt(total)
+            else:
+                matrix[i, j] = total / matrix[j, j]
+    for i in range(n):
+        for k in range(i):
+            vector[i] -= matrix[i, k] * vector[k]
+        vector[i] /= matrix[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            vector[i] -= matrix[k, i] * vector[k]
+        vector[i] /= matrix[i, i]
+    return True
+
+
+@compiled
+def _residuals(v: Array, xy: Array, errors: Array, prior: Array, core: float, tight: float, out: Array) -> bool:
+    """Whitened residuals; in the source plane if `tight` is 0, else in the image plane with v[9:] the images."""
+    if v[0] < 0.02 or hypot(v[1], v[2]) > 0.75 or hypot(v[3], v[4]) > 0.5:
+        return False
+    f = frame(np.array([v[0], v[1], v[2], v[3], v[4], 0.0, 0.0, core]))
+    out[0], out[1] = v[1] / ELLIPTICITY_SIGMA, v[2] / ELLIPTICITY_SIGMA
+    out[2], out[3] = v[3] / SHEAR_SIGMA, v[4] / SHEAR_SIGMA
+    out[4], out[5] = (v[5] - prior[0]) / prior[2], (v[6] - prior[1]) / prior[2]
+    total = 0.0
+    for i in range(len(xy)):
+        x, y = xy[i, 0], xy[i, 1]
+        if tight > 0.0:
+            x, y = v[N_SHAPE + 2 * i], v[N_SHAPE + 2 * i + 1]
+            out[6 + 4 * i], out[7 + 4 * i] = (x - xy[i, 0]) / errors[i], (y - xy[i, 1]) / errors[i]
+        ax, ay = deflect(f, x - v[5], y - v[6])
+        dx, dy = x - ax - v[7], y - ay - v[8]
+        if tight > 0.0:
+            out[8 + 4 * i], out[9 + 4 * i] = dx / tight, dy / tight
+        xx, pxy, yy = hessian(f, x - v[5], y - v[6])
+        a, k, d = 1.0 - xx, -pxy, 1.0 - yy
+        total += 1.0 / sqrt((a * d - k * k) ** 2 + 1e-8)
+        if tight > 0.0:
+            continue
+        variance = errors[i] * errors[i]  # sigma^2 (A A^T + 0.01): the second term tames critical curves
+        c00, c01, c11 = variance * (a * a + k * k + 0.01), variance * k * (a + d), variance * (k * k + d * d + 0.01)
+        l00 = sqrt(c00)
+        l10 = c01 / l00
+        out[6 + 2 * i] = dx / l00
+        out[7 + 2 * i] = (dy - l10 * out[6 + 2 * i]) / sqrt(c11 - l10 * l10)
+    if tight > 0.0:  # -2 ln P(> mu): circular lenses of boundless magnification would fit any ring of points
+        out[6 + 4 * len(xy)] = sqrt(2.0 * log(1.0 + (total / _HIGH_MAGNIFICATION) ** 2))
+    return True
+
+
+@compiled
+def _minimise(v: Array, xy: Array, errors: Array, prior: Array, core: float, tight: float, steps: int) -> float:
+    """Levenberg-Marquardt with forward differences, in place; chi2."""
+    n, m = len(v), (7 + 4 * len(xy)) if tight > 0.0 else (6 + 2 * len(xy))
+    r, trial_r, jac = np.empty(m), np.empty(m), np.empty((m, n))
+    if not _residuals(v, xy, errors, prior, core, tight, r):
+        return 1e300
+    chi2, damping, trial = float((r * r).sum()), 1e-2, v.copy()
+    for _ in range(steps):
+        for k in range(n):
+            h = 1e-6
+            trial[:] = v
+            trial[k] += h
+            if not _residuals(trial, xy, errors, prior, core, tight, trial_r):
+                return chi2
+            jac[:, k] = (trial_r - r) / h
+        gradient, normal, before = np.zeros(n), np.zeros((n, n)), chi2
+        for k in range(n):
+            for j in range(k + 1):
+                normal[k, j] = (jac[:, k] * jac[:, j]).sum()
+            gradient[k] = -(jac[:, k] * r).sum()
+        for _ in range(8):
+            matrix, step = normal.copy(), gradient.copy()
+            for k in range(n):
+                matrix[k, k] *= 1.0 + damping
+                matrix[k, k] += 1e-12
+            if _solve_spd(matrix, step):
+                trial[:] = v + step
+                if _residuals(trial, xy, errors, prior, core, tight, trial_r):
+                    new = float((trial_r * trial_r).sum())
+                    if new < chi2:
+                        v[:], r[:], chi2 = trial, trial_r, new
+                        damping = max(0.1 * damping, 1e-9)
+                        break
+            damping *= 8.0
+        if before - chi2 < 1e-4 * (1.0 + 1e-2 * chi2):
+            break
+    return chi2
+
+
+@compiled
+def _start(xy: Array, cx: float, cy: float) -> Array:
+    """(theta_e, gamma1, gamma2, source) of the SIS + shear that is linear in its parameters, softly held."""
+    matrix, vector, row = np.zeros((5, 5)), np.zeros(5), np.zeros(5)
+    scale = 0.0
+    for i in range(len(xy)):
+        scale += hypot(xy[i, 0] - cx, xy[i, 1] - cy) / len(xy)
+    for i in range(len(xy)):
+        x, y = xy[i, 0] - cx, xy[i, 1] - cy
+        r = max(hypot(x, y), 1e-3 * scale)
+        for axis in range(2):
+            row[:] = (x / r, x, y, 1.0, 0.0) if axis == 0 else (y / r, -y, x, 0.0, 1.0)
+            for k in range(5):
+                vector[k] += row[k] * (x if axis == 0 else y)
+                for j in range(5):
+                    matrix[k, j] += row[k] * row[j]
+    soft = (0.1 * scale / 0.1) ** 2
+    matrix[1, 1] += soft
+    matrix[2, 2] += soft
+    for k in range(5):
+        matrix[k, k] += 1e-6
+    _solve_spd(matrix, vector)
+    return vector
+
+
+@compiled
+def fit_kernel(xy: Array, errors: Array, prior: Array, starts: Array, core: float) -> tuple[Array, Array]:
+    """Up to four solutions, the fitted image positions appended to the parameters, and their chi2."""
+    n = len(xy)
+    tries, scores, count = np.empty((5 * len(starts), N_SHAPE)), np.full(5 * len(starts), 1e300), 0
+    for s in range(len(starts)):
+        cx, cy = starts[s]
+        t, g1, g2, sx, sy = _start(xy, cx, cy)
+        for e_part, g_part in ((0.0, 1.0), (-3.0, 0.0), (-1.5, 0.5), (0.0, 0.0), (-4.5, -0.5)):
+            shrink = min(1.0, 0.5 / (abs(e_part) * hypot(g1, g2) + 1e-9))
+            e, g = e_part * shrink, g_part
+            tries[count] = max(t, 0.1), e * g1, e * g2, g * g1, g * g2, cx, cy, cx + sx, cy + sy
+            scores[count] = _minimise(tries[count], xy, errors, prior, core, 0.0, 25)
+            count += 1
+    best, best_chi2, kept, chi2 = np.empty((4, N_SHAPE + 2 * n)), np.empty(4), 0, 1e300
+    order = np.argsort(scores)
+    for k in range(len(order)):
+        if kept == 4 or (k > 0 and scores[order[k]] - scores[order[k - 1]] < 0.02):
+            continue
+        v = np.empty(N_SHAPE + 2 * n)
+        v[:N_SHAPE] = tries[order[k]]
+        for i in range(n):
+            v[N_SHAPE + 2 * i], v[N_SHAPE + 2 * i + 1] = xy[i, 0], xy[i, 1]
+        for tight in _CONSTRAINTS_ARCSEC:
+            chi2 = _minimise(v, xy, errors, prior, core, tight, 25)
+        best[kept], best_chi2[kept] = v, chi2
+        kept += 1
+    return best[:kept], best_chi2[:kept]
