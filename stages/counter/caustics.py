@@ -70,6 +70,13 @@ def _caustic_point(f: Frame, phi: float, guess: float, middle: float, r_max: flo
 
 
 @compiled
+def _put(
+    row: Array, a: float, b: float, c: float, d: float, e: float, f: float, g: float, h: float
+) -> None:  # a tuple assigned to a slice takes seconds to compile
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = a, b, c, d, e, f, g, h
+
+
+@compiled
 def winding(f: Frame, radii: Array, curve: int, sx: float, sy: float, r_max: float, near: Array) -> tuple[int, int]:
     """Winding number of one caustic round the source, and the number of `near` critical points (phi, r) written.
 
@@ -90,7 +97,8 @@ def winding(f: Frame, radii: Array, curve: int, sx: float, sy: float, r_max: flo
         size, best, best_phi, best_r, deepest = 1, 1e300, 0.0, 0.0, 0.0
         while size > 0:
             size -= 1
-            pa, ra, xa, ya, pb, rb, xb, yb = stack[size]
+            arc = stack[size]
+            pa, ra, xa, ya, pb, rb, xb, yb = arc[0], arc[1], arc[2], arc[3], arc[4], arc[5], arc[6], arc[7]
             pm = 0.5 * (pa + pb)
             middle = sqrt(radii[i, 0] * radii[i, 1])
             rm, xm, ym = _caustic_point(f, pm, 0.5 * (ra + rb), middle, r_max)
@@ -105,10 +113,8 @@ def winding(f: Frame, radii: Array, curve: int, sx: float, sy: float, r_max: flo
                 total += atan2(xa * ym - ya * xm, xa * xm + ya * ym) + atan2(xm * yb - ym * xb, xm * xb + ym * yb)
             else:
                 deepest = 1.0
-                stack[size, :4] = pa, ra, xa, ya
-                stack[size, 4:] = pm, rm, xm, ym
-                stack[size + 1, :4] = pm, rm, xm, ym
-                stack[size + 1, 4:] = pb, rb, xb, yb
+                _put(stack[size], pa, ra, xa, ya, pm, rm, xm, ym)
+                _put(stack[size + 1], pm, rm, xm, ym, pb, rb, xb, yb)
                 size += 2
         if deepest > 0.0 and n_near < len(near):
             near[n_near, 0], near[n_near, 1] = best_phi, best_r

@@ -86,7 +86,7 @@ def mesh_search(
 ) -> int:
     """Images from a polar mesh that follows the critical curves, each ring interval in `split` parts."""
     n_rays, n_rings = len(radii), split * len(_RINGS) + 1
-    nodes = np.zeros((n_rays + 1, n_rings, 4))  # x, y, beta - source
+    nodes = np.zeros((n_rays, n_rings, 4))  # x, y, beta - source
     for i in range(n_rays):
         c, s = cos(2 * pi * i / n_rays), sin(2 * pi * i / n_rays)
         edges = (0.0, radii[i, 0], radii[i, 1], r_max)
@@ -102,10 +102,9 @@ def mesh_search(
         for k in range(n_rings):
             ax, ay = deflect(f, nodes[i, k, 0], nodes[i, k, 1])
             nodes[i, k, 2], nodes[i, k, 3] = nodes[i, k, 0] - ax - sx, nodes[i, k, 1] - ay - sy
-    nodes[n_rays] = nodes[0]
     for i in range(n_rays):
         for k in range(n_rings - 1):
-            a, b, c4, d = nodes[i, k], nodes[i, k + 1], nodes[i + 1, k + 1], nodes[i + 1, k]
+            a, b, c4, d = nodes[i, k], nodes[i, k + 1], nodes[(i + 1) % n_rays, k + 1], nodes[(i + 1) % n_rays, k]
             if _holds(a[2], a[3], b[2], b[3], c4[2], c4[3], 0.1):
                 n = _keep(f, sx, sy, (a[0] + b[0] + c4[0]) / 3, (a[1] + b[1] + c4[1]) / 3, xy, detail, n)
             if k > 0 and _holds(a[2], a[3], c4[2], c4[3], d[2], d[3], 0.1):
@@ -158,9 +157,14 @@ def adaptive_search(f: Frame, sx: float, sy: float, r_max: float, size: int, xy:
             r0, p0, r1, p1, r2, p2 = inner, pa, outer, pa, outer, pb
             if k % 2 == 1:
                 r0, p0, r1, p1, r2, p2 = inner, pa, outer, pb, inner, pb
-            stack[0] = r0 * cos(p0), r0 * sin(p0), r1 * cos(p1), r1 * sin(p1), r2 * cos(p2), r2 * sin(p2), 0.0
+            _put(stack[0], r0 * cos(p0), r0 * sin(p0), r1 * cos(p1), r1 * sin(p1), r2 * cos(p2), r2 * sin(p2), 0.0)
             n = _split_triangles(f, sx, sy, stack, xy, detail, n)
     return n
+
+
+@compiled
+def _put(row: Array, a: float, b: float, c: float, d: float, e: float, f: float, g: float) -> None:
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = a, b, c, d, e, f, g
 
 
 @compiled
@@ -169,7 +173,8 @@ def _split_triangles(f: Frame, sx: float, sy: float, stack: Array, xy: Array, de
     b, signs, top = np.empty((3, 2)), np.empty(3), 1
     while top > 0:
         top -= 1
-        x0, y0, x1, y1, x2, y2, depth = stack[top]
+        t = stack[top]
+        x0, y0, x1, y1, x2, y2, depth = t[0], t[1], t[2], t[3], t[4], t[5], t[6]
         for m in range(3):
             x, y = stack[top, 2 * m], stack[top, 2 * m + 1]
             ax, ay = deflect(f, x, y)
@@ -189,10 +194,10 @@ def _split_triangles(f: Frame, sx: float, sy: float, stack: Array, xy: Array, de
                 (x2 + x0) / 2,
                 (y2 + y0) / 2,
             )
-            stack[top] = x0, y0, xa, ya, xc, yc, depth + 1
-            stack[top + 1] = xa, ya, x1, y1, xb, yb, depth + 1
-            stack[top + 2] = xc, yc, xb, yb, x2, y2, depth + 1
-            stack[top + 3] = xa, ya, xb, yb, xc, yc, depth + 1
+            _put(stack[top], x0, y0, xa, ya, xc, yc, depth + 1)
+            _put(stack[top + 1], xa, ya, x1, y1, xb, yb, depth + 1)
+            _put(stack[top + 2], xc, yc, xb, yb, x2, y2, depth + 1)
+            _put(stack[top + 3], xa, ya, xb, yb, xc, yc, depth + 1)
             top += 4
         if _holds(b[0, 0], b[0, 1], b[1, 0], b[1, 1], b[2, 0], b[2, 1], 0.2):
             n = _keep(f, sx, sy, (x0 + x1 + x2) / 3, (y0 + y1 + y2) / 3, xy, detail, n)

@@ -99,15 +99,16 @@ def _solve(p: Array, sx: float, sy: float) -> tuple[Array, Array, tuple[int, int
         radii, nested = critical_radii(f, n_rays, r_max)
         if not nested:
             break
-        near = np.empty((2 * n_rays, 2))
-        w_r, n_r = winding(f, radii, 0, sx, sy, r_max, near)
-        w_t, n_t = winding(f, radii, 1, sx, sy, r_max, near[n_r:])
+        near_r, near_t = np.empty((n_rays, 2)), np.empty((n_rays, 2))
+        w_r, n_r = winding(f, radii, 0, sx, sy, r_max, near_r)
+        w_t, n_t = winding(f, radii, 1, sx, sy, r_max, near_t)
         if w_r == -999 or w_t == -999:
             w_r, w_t = -999, -999
             break
         n = mesh_search(f, sx, sy, radii, r_max, attempt + 1, xy, detail, n)
         if not _matches(detail, n, w_r, w_t):
-            n = fold_search(f, sx, sy, near, n_r + n_t, xy, detail, n)
+            n = fold_search(f, sx, sy, near_r, n_r, xy, detail, n)
+            n = fold_search(f, sx, sy, near_t, n_t, xy, detail, n)
         if _matches(detail, n, w_r, w_t):
             return xy[:n], detail[:n], (1 - w_t, w_r - w_t, w_r)
     for size in (64, 128, 256):

@@ -16,6 +16,14 @@ _HIGH_MAGNIFICATION = 100.0  # total magnification beyond which P(> mu) falls as
 
 
 @compiled
+def _dot(a: Array, b: Array) -> float:
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@compiled
 def _solve_spd(matrix: Array, vector: Array) -> bool:
     """Solve in place by Cholesky; False if the matrix is not positive definite."""
     n = len(vector)
@@ -80,34 +88,39 @@ def _residuals(v: Array, xy: Array, errors: Array, prior: Array, core: float, ti
 def _minimise(v: Array, xy: Array, errors: Array, prior: Array, core: float, tight: float, steps: int) -> float:
     """Levenberg-Marquardt with forward differences, in place; chi2."""
     n, m = len(v), (7 + 4 * len(xy)) if tight > 0.0 else (6 + 2 * len(xy))
-    r, trial_r, jac = np.empty(m), np.empty(m), np.empty((m, n))
+    r, trial_r, jac = np.empty(m), np.empty(m), np.empty((n, m))
     if not _residuals(v, xy, errors, prior, core, tight, r):
         return 1e300
-    chi2, damping, trial = float((r * r).sum()), 1e-2, v.copy()
+    chi2, damping, trial = _dot(r, r), 1e-2, v.copy()
     for _ in range(steps):
         for k in range(n):
             h = 1e-6
-            trial[:] = v
-            trial[k] += h
-            if not _residuals(trial, xy, errors, prior, core, tight, trial_r):
+            kept, v[k] = v[k], v[k] + h
+            inside = _residuals(v, xy, errors, prior, core, tight, trial_r)
+            v[k] = kept
+            if not inside:
                 return chi2
-            jac[:, k] = (trial_r - r) / h
+            for i in range(m):
+                jac[k, i] = (trial_r[i] - r[i]) / h
         gradient, normal, before = np.zeros(n), np.zeros((n, n)), chi2
         for k in range(n):
             for j in range(k + 1):
-                normal[k, j] = (jac[:, k] * jac[:, j]).sum()
-            gradient[k] = -(jac[:, k] * r).sum()
+                normal[k, j] = _dot(jac[k], jac[j])
+            gradient[k] = -_dot(jac[k], r)
         for _ in range(8):
             matrix, step = normal.copy(), gradient.copy()
             for k in range(n):
                 matrix[k, k] *= 1.0 + damping
                 matrix[k, k] += 1e-12
             if _solve_spd(matrix, step):
-                trial[:] = v + step
+                for k in range(n):
+                    trial[k] = v[k] + step[k]
                 if _residuals(trial, xy, errors, prior, core, tight, trial_r):
-                    new = float((trial_r * trial_r).sum())
+                    new = _dot(trial_r, trial_r)
                     if new < chi2:
-                        v[:], r[:], chi2 = trial, trial_r, new
+                        for k in range(n):
+                            v[k] = trial[k]
+                        r, trial_r, chi2 = trial_r, r, new
                         damping = max(0.1 * damping, 1e-9)
                         break
             damping *= 8.0
@@ -127,7 +140,8 @@ def _start(xy: Array, cx: float, cy: float) -> Array:
         x, y = xy[i, 0] - cx, xy[i, 1] - cy
         r = max(hypot(x, y), 1e-3 * scale)
         for axis in range(2):
-            row[:] = (x / r, x, y, 1.0, 0.0) if axis == 0 else (y / r, -y, x, 0.0, 1.0)
+            row[0], row[1], row[2] = (x / r, x, y) if axis == 0 else (y / r, -y, x)
+            row[3], row[4] = 1.0 - axis, 1.0 * axis
             for k in range(5):
                 vector[k] += row[k] * (x if axis == 0 else y)
                 for j in range(5):
@@ -144,28 +158,30 @@ def _start(xy: Array, cx: float, cy: float) -> Array:
 @compiled
 def fit_kernel(xy: Array, errors: Array, prior: Array, starts: Array, core: float) -> tuple[Array, Array]:
     """Up to four solutions, the fitted image positions appended to the parameters, and their chi2."""
-    n = len(xy)
-    tries, scores, count = np.empty((5 * len(starts), N_SHAPE)), np.full(5 * len(starts), 1e300), 0
+    n, count, kept = len(xy), 0, 0
+    tries, scores = np.empty((5 * len(starts), N_SHAPE)), np.empty(5 * len(starts))
     for s in range(len(starts)):
-        cx, cy = starts[s]
-        t, g1, g2, sx, sy = _start(xy, cx, cy)
+        cx, cy = starts[s, 0], starts[s, 1]
+        linear = _start(xy, cx, cy)
+        g1, g2 = linear[1], linear[2]
         for e_part, g_part in ((0.0, 1.0), (-3.0, 0.0), (-1.5, 0.5), (0.0, 0.0), (-4.5, -0.5)):
-            shrink = min(1.0, 0.5 / (abs(e_part) * hypot(g1, g2) + 1e-9))
-            e, g = e_part * shrink, g_part
-            tries[count] = max(t, 0.1), e * g1, e * g2, g * g1, g * g2, cx, cy, cx + sx, cy + sy
-            scores[count] = _minimise(tries[count], xy, errors, prior, core, 0.0, 25)
+            e = e_part * min(1.0, 0.5 / (abs(e_part) * hypot(g1, g2) + 1e-9))
+            v = tries[count]
+            v[0], v[1], v[2], v[3], v[4] = max(linear[0], 0.1), e * g1, e * g2, g_part * g1, g_part * g2
+            v[5], v[6], v[7], v[8] = cx, cy, cx + linear[3], cy + linear[4]
+            scores[count] = _minimise(v, xy, errors, prior, core, 0.0, 25)
             count += 1
-    best, best_chi2, kept, chi2 = np.empty((4, N_SHAPE + 2 * n)), np.empty(4), 0, 1e300
-    order = np.argsort(scores)
-    for k in range(len(order)):
-        if kept == 4 or (k > 0 and scores[order[k]] - scores[order[k - 1]] < 0.02):
+    best, best_chi2, last = np.empty((4, N_SHAPE + 2 * n)), np.empty(4), -1e300
+    for _ in range(len(scores)):
+        k = scores.argmin()
+        score, scores[k] = scores[k], 1e301
+        if kept == 4 or score - last < 0.02:  # the same minimum again
             continue
-        v = np.empty(N_SHAPE + 2 * n)
-        v[:N_SHAPE] = tries[order[k]]
-        for i in range(n):
-            v[N_SHAPE + 2 * i], v[N_SHAPE + 2 * i + 1] = xy[i, 0], xy[i, 1]
+        last = score
+        v = best[kept]
+        for i in range(N_SHAPE + 2 * n):
+            v[i] = tries[k, i] if i < N_SHAPE else xy[(i - N_SHAPE) // 2, (i - N_SHAPE) % 2]
         for tight in _CONSTRAINTS_ARCSEC:
-            chi2 = _minimise(v, xy, errors, prior, core, tight, 25)
-        best[kept], best_chi2[kept] = v, chi2
+            best_chi2[kept] = _minimise(v, xy, errors, prior, core, tight, 25)
         kept += 1
     return best[:kept], best_chi2[:kept]
