@@ -99,7 +99,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def data_sets(folder: Path) -> list[Path]:
     """The data sets in a folder: itself, or every folder below it that has a manifest, in name order."""
-    found = [folder] if (folder / "manifest.json").is_file() else sorted(p.parent for p in folder.glob("*/manifest.json"))
+    found = (
+        [folder] if (folder / "manifest.json").is_file() else sorted(p.parent for p in folder.glob("*/manifest.json"))
+    )
     if not found:
         raise DatasetError(f"{folder}: holds no data set. Make one with `python sim/generate.py --out {folder}/NAME`.")
     return found

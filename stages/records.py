@@ -68,11 +68,16 @@ class Cutout:
 
     def __post_init__(self) -> None:
         _need(self.flux.ndim == 3, f"flux of {self.id!r} has shape {self.flux.shape}, expected (bands, rows, columns)")
-        _need(self.variance.shape == self.flux.shape, f"variance of {self.id!r}: {self.variance.shape}, flux: {self.flux.shape}")
+        _need(
+            self.variance.shape == self.flux.shape,
+            f"variance of {self.id!r}: {self.variance.shape}, flux: {self.flux.shape}",
+        )
         _need(self.valid.shape == self.flux.shape, f"valid of {self.id!r}: {self.valid.shape}, flux: {self.flux.shape}")
         _need(self.valid.dtype == np.bool_, f"valid of {self.id!r} is {self.valid.dtype}, expected bool")
         _need(len(self.bands) == len(self.flux), f"{self.id!r} has {len(self.flux)} planes but bands {self.bands}")
-        _need(self.psf_fwhm_arcsec.shape == (len(self.bands),), f"psf_fwhm_arcsec of {self.id!r}: one per band expected")
+        _need(
+            self.psf_fwhm_arcsec.shape == (len(self.bands),), f"psf_fwhm_arcsec of {self.id!r}: one per band expected"
+        )
         _need(self.psf.ndim == 3, f"psf of {self.id!r} has shape {self.psf.shape}, expected (bands, rows, columns)")
 
 

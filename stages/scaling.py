@@ -22,7 +22,7 @@ N_CHANNELS = 2 * N_SLOTS  # scaled flux, then validity, of each slot
 N_CONDITIONS = 2
 SLOT_WAVELENGTH_NM = (475.0, 622.0, 763.0)  # g, r, i
 _SLOT_REACH_NM = 90.0  # a band this near to a slot's wavelength fills it
-_SOFTENING_SIGMA = 3.0  # asinh is linear below this many sigma: faint arcs keep their noise texture
+SOFTENING_SIGMA = 3.0  # asinh is linear below this many sigma: faint arcs keep their noise texture
 _DEFAULT_RESOLUTION_PIX = 2.5  # resolution assumed where the seeing is unknown, in native pixels
 _MIN_COVERAGE = 0.5  # part of an output pixel that must be valid
 
@@ -139,8 +139,8 @@ def _planes(cutout: Cutout, size: int, origin: FloatArray, step: float) -> tuple
         sky, rms = _sky(flux[plane], good[plane])
         given = _given_noise(cutout.variance[index[plane]], valid[plane], step)
         noise[slot] = min(given, rms) if np.isfinite(given) else rms  # error maps are often too large, borders too full
-        snr = (flux[plane] - sky) / (_SOFTENING_SIGMA * noise[slot])
-        scaled[slot] = np.where(good[plane], np.arcsinh(snr) / _SOFTENING_SIGMA, 0.0)
+        snr = (flux[plane] - sky) / (SOFTENING_SIGMA * noise[slot])
+        scaled[slot] = np.where(good[plane], np.arcsinh(snr) / SOFTENING_SIGMA, 0.0)
         mask[slot] = good[plane]
     _fill_absent(scaled, mask)
     return np.concatenate([scaled, mask]), noise

@@ -99,3 +99,25 @@ def test_bright_images_of_a_nearly_singular_lens_are_those_of_the_analytical_sol
     distance = np.hypot(bright[:, None, 0] - x, bright[:, None, 1] - y)
     assert distance.min(1).max() < 1e-3
     assert distance.min(0).max() < 1e-3
+
+
+def test_a_source_behind_the_centre_of_a_round_lens_is_no_accident():
+    images = all_images(LensModel(1.0), (0.0, 0.0))  # an Einstein ring: the theorem does not apply, nor does it hang
+    assert np.isfinite(images.xy_arcsec).all()
+
+
+def test_without_a_core_the_central_image_has_no_brightness():
+    images = all_images(LensModel(1.0, 0.1, core_arcsec=0.0), (0.05, 0.03))
+    assert images.complete
+    assert np.abs(images.magnification[images.kind == 2]).max() < 1e-8
+
+
+def test_a_source_that_is_not_a_number_is_refused():
+    with pytest.raises(ValueError, match="Check the source"):
+        all_images(LensModel(1.0), (np.nan, 0.0))
+
+
+def test_a_lens_too_shallow_for_a_maximum_still_has_parity_sum_one():
+    for x in np.linspace(0.001, 0.4, 12):
+        images = all_images(LensModel(0.5, -0.4, 0.35, 0.14, -0.02, core_arcsec=0.13), (x, 0.3 * x))
+        assert images.parity_sum == 1

@@ -1,0 +1,1 @@
+"""Stage 1: is it a lens? One compact network for every survey."""

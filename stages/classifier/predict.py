@@ -1,0 +1,73 @@
+"""Apply stage 1: cutouts to calibrated probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages import config as configuration
+from stages import weights
+from stages.classifier.model import FRAME, Classifier, ClassifierConfig
+from stages.records import ClassifierResult, Cutout
+from stages.scaling import N_SLOTS, network_inputs
+
+_MIN_VALID_SHARE = 0.3
+_DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Trained stage 1 on a device; immutable after `load`."""
+
+    members: tuple[Classifier, ...]
+    slope: float
+    offset: float
+    resolution_arcsec: tuple[float, float]
+    prior: float
+    device: str
+
+    def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
+        """Probability that each of N cutouts holds a lens, at the predictor's prior.
+
+        The error is the members' spread in probability; a missing colour or masked pixels widen it by their share.
+        """
+        ids = tuple(c.id for c in cutouts)
+        if not cutouts:
+            return ClassifierResult(ids, np.empty(0), np.empty(0), np.empty(0, bool))
+        seen = network_inputs(cutouts, FRAME)
+        pixels = torch.from_numpy(seen.pixels).contiguous(memory_format=torch.channels_last).to(self.device)
+        conditions = torch.from_numpy(seen.conditions).to(self.device)
+        with torch.inference_mode():
+            raw = torch.stack([net(pixels, conditions) for net in self.members]).double().cpu().numpy()
+        shift = np.log(self.prior / (1 - self.prior))
+        members = 1 / (1 + np.exp(-(self.slope * raw + self.offset + shift)))
+        p = 1 / (1 + np.exp(-(self.slope * raw.mean(axis=0) + self.offset + shift)))
+        valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
+        absent = 1 - valid.max(axis=1)
+        lacking = 1 - seen.conditions[:, 1]
+        spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(len(p))
+        error = np.sqrt(spread**2 + 0.01**2 + (p * (1 - p)) ** 2 * (absent + lacking) ** 2)
+        resolution = 0.3 * 10 ** seen.conditions[:, 0]
+        low, high = self.resolution_arcsec
+        outside = (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
+        return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
+
+
+def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
+    """Read weights onto a device; `prior` is the share of lenses at which probabilities are stated."""
+    state, card = weights.load(path)
+    config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
+    members = []
+    for k in range(config.members):
+        net = Classifier(config.width, config.dropout)
+        prefix = f"member{k}."
+        net.load_state_dict({key[len(prefix) :]: v for key, v in state.items() if key.startswith(prefix)})
+        members.append(net.eval().to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    slope, offset = (float(v) for v in state["calibration"])
+    low, high = card.domain["resolution_arcsec"]
+    return Predictor(tuple(members), slope, offset, (low, high), prior, device)
+

@@ -1,0 +1,125 @@
+"""The training loop that the torch stages share: AdamW, warm-up and cosine, EMA, clipping, checkpoints, a CSV of curves."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn; `steps` of `batch_size` each, a checkpoint and a validation every `check_steps`."""
+
+    steps: int = 6000
+    batch_size: int = 128
+    learning_rate: float = 2.5e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 200
+    ema: float = 0.995
+    clip: float = 2.0
+    check_steps: int = 500
+
+
+def fit(
+    net: nn.Module,
+    loss_of: Callable[[nn.Module, np.random.Generator], Tensor],
+    validate: Callable[[nn.Module], dict[str, float]],
+    schedule: Schedule,
+    out: Path,
+    name: str,
+    seed: int,
+) -> nn.Module:
+    """Train a network and return its exponential moving average.
+
+    `loss_of` draws a batch and returns its loss; `validate` returns figures of the averaged network. A run that was
+    stopped goes on from its last checkpoint `out/NAME.checkpoint`; the curves are in `out/NAME.csv`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    average = copy.deepcopy(net).eval()
+    optimiser = torch.optim.AdamW(net.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
+    checkpoint, first = out / f"{name}.checkpoint", 0
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, weights_only=False)
+        net.load_state_dict(saved["net"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first = int(saved["step"])
+    running, begun = math.nan, time.perf_counter()
+    with tqdm(total=schedule.steps, initial=first, desc=name, unit="step", mininterval=5) as bar:
+        for step in range(first, schedule.steps):
+            rng = np.random.default_rng([seed, step])  # a stream of its own for each step: resuming changes nothing
+            torch.manual_seed(int(rng.integers(2**31)))
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(schedule, step)
+            net.train()
+            loss = loss_of(net, rng)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
+            optimiser.step()
+            _average(average, net, min(schedule.ema, (step + 1) / (step + 20)))
+            running = float(loss) if math.isnan(running) else 0.98 * running + 0.02 * float(loss)
+            bar.update(1)
+            if (step + 1) % schedule.check_steps == 0 or step + 1 == schedule.steps:
+                figures = validate(average)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in figures.items()})
+                _log(out / f"{name}.csv", {"step": step + 1, "seconds": round(time.perf_counter() - begun, 1),
+                                           "loss": round(running, 5)} | figures)  # fmt: skip
+                state = {"net": net.state_dict(), "average": average.state_dict(), "step": step + 1}
+                torch.save(state | {"optimiser": optimiser.state_dict()}, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+    return average
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    warm = min(1.0, (step + 1) / max(schedule.warmup_steps, 1))
+    return schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+
+
+def dihedral(x: Tensor, k: int) -> Tensor:
+    """The k-th of the eight rotations and reflections of planes (..., S, S); `undihedral` undoes it."""
+    turned = torch.rot90(x, k % 4, (-2, -1))
+    return turned.flip(-1) if k >= 4 else turned
+
+
+def undihedral(x: Tensor, k: int) -> Tensor:
+    """The inverse of `dihedral`."""
+    return torch.rot90(x.flip(-1) if k >= 4 else x, -(k % 4), (-2, -1))
+
+
+def platt(logit: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Slope and offset that calibrate logits at equal prior (Platt 1999), each label weighing half."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1e3, class_weight="balanced").fit(logit[:, None], label)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _average(average: nn.Module, net: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.mul_(decay).add_(value, alpha=1 - decay)
+            else:
+                mean.copy_(value)
+
+
+def _log(path: Path, row: dict[str, Any]) -> None:
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
