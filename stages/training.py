@@ -69,7 +69,7 @@ def fit(
             nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
             optimiser.step()
             _average(average, net, min(schedule.ema, (step + 1) / (step + 20)))
-            running = float(loss) if math.isnan(running) else 0.98 * running + 0.02 * float(loss)
+            running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
             bar.update(1)
             if (step + 1) % schedule.check_steps == 0 or step + 1 == schedule.steps:
                 figures = validate(average)
