@@ -99,11 +99,13 @@ def undihedral(x: Tensor, k: int) -> Tensor:
     return torch.rot90(x.flip(-1) if k >= 4 else x, -(k % 4), (-2, -1))
 
 
-def platt(logit: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Slope and offset that calibrate logits at equal prior (Platt 1999), each label weighing half."""
+def platt(
+    logit: np.ndarray[Any, Any], label: np.ndarray[Any, Any], balanced: bool = True
+) -> tuple[float, float]:
+    """Slope and offset that calibrate logits (Platt 1999), at equal prior or (not `balanced`) at the sample's own."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1e3, class_weight="balanced").fit(logit[:, None], label)
+    model = LogisticRegression(C=1e3, class_weight="balanced" if balanced else None).fit(logit[:, None], label)
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 

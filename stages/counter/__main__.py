@@ -1,0 +1,28 @@
+"""Stage 2 on the command line: python -m stages.counter train|evaluate|predict --data DIR --out DIR."""
+
+import sys
+
+from stages.command import run
+from stages.counter.detector import CounterConfig
+from stages.counter.evaluate import evaluate
+from stages.counter.predict import load
+from stages.counter.train import train
+from stages.records import ImageCount
+
+
+def row(count: ImageCount) -> dict[str, object]:
+    """A result as table row."""
+    return {
+        "id": count.id,
+        "n_images": len(count.xy_pix),
+        "image_x_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 0]),
+        "image_y_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 1]),
+        "theorem_verdict": count.certificate.verdict,
+        "theorem_p_value": count.certificate.p_value,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run("counter", CounterConfig, train, evaluate, lambda w, d, s: [row(c) for c in load(w, d).predict(s.cutouts)])
+    )
