@@ -31,7 +31,7 @@ from stages import weights
 from stages.arcs import predict as arcs
 from stages.classifier import predict as classifier
 from stages.counter import predict as counter
-from stages.ingest import InputError, IngestOptions, count_entries, stream
+from stages.ingest import IngestOptions, InputError, Survey
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
 from stages.records import ArcScore, Candidate, Cutout, CutoutBatch, ImageCount, Problem
@@ -118,16 +118,16 @@ def scan(options: argparse.Namespace) -> int:
         workers=options.workers,
         limit=options.limit,
     )
-    total = count_entries(options.input, ingest)
+    survey = Survey(options.input, ingest)
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     parts = begin(run_dir, request_of(options, config), options.resume)
     stages = Stages.load(config, pick_device(options.device))
     stopped = False
     first = parts.count()
     try:
-        with tqdm(total=total, unit="cutout", desc="scan", disable=options.quiet) as bar:
-            bar.update(min(first * config.batch_size, total))
-            for index, batch in enumerate(stream(options.input, ingest, first_batch=first), start=first):
+        with tqdm(total=len(survey), unit="cutout", desc="scan", disable=options.quiet) as bar:
+            bar.update(min(first * config.batch_size, len(survey)))
+            for index, batch in enumerate(survey.batches(first), start=first):
                 parts.write(index, *look(batch, stages, config, options.all))
                 bar.update(len(batch.cutouts) + len(batch.problems))
     except KeyboardInterrupt:
@@ -161,7 +161,7 @@ def look(
         for r in rows
         if r.status == "degraded"
     ]
-    skipped = [Candidate(p.id, p.source, p.status, p.reason) for p in batch.problems]
+    skipped = [Candidate(p.id, p.source, p.status, p.reason) for p in batch.problems if p.id]
     return rows + skipped, degraded + list(batch.problems), stamps
 
 

@@ -1,0 +1,85 @@
+"""A survey on disk as a stream of batches, read ahead by worker processes; memory does not grow with the survey."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+from stages.ingest.listing import Entry, entries, repeated_names, unique
+from stages.ingest.options import IngestOptions, InputError
+from stages.ingest.reading import read_batch
+from stages.records import CutoutBatch
+
+_AHEAD = 2  # batches in flight per worker
+
+
+class Survey:
+    """A survey that has been listed; `len` is its number of objects, as far as the listing tells."""
+
+    def __init__(self, path: Path, options: IngestOptions) -> None:
+        """List a folder or file; raises InputError where there is nothing to scan."""
+        self.path, self.options = path.absolute(), options
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder. Check --input.")
+        if options.catalogue is not None:
+            self.options = replace(options, catalogue=options.catalogue.absolute())
+        n, self._repeated = repeated_names(entries(self.path, self.options))
+        self._n = n if options.limit is None else min(n, options.limit)
+        if self._n == 0:
+            raise InputError(f"{path}: holds no image. Give a folder with FITS, PNG, JPEG, npy, npz or HDF5 files.")
+
+    def __len__(self) -> int:
+        return self._n
+
+    def batches(self, first: int = 0) -> Iterator[CutoutBatch]:
+        """Batches in a fixed order from number `first` on; what is in a batch does not depend on the workers."""
+        plan = islice(self._plan(), first, None)
+        workers = self.options.workers if self._n > self.options.batch_size else 0
+        if workers == 0:
+            yield from (read_batch(part, self.options) for part in plan)
+            return
+        with ProcessPoolExecutor(workers, get_context("spawn"), _quiet) as pool:
+            waiting: deque[Future[CutoutBatch]] = deque()
+            try:
+                for part in plan:
+                    waiting.append(pool.submit(read_batch, part, self.options))
+                    if len(waiting) >= _AHEAD * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"{self.path}: a reading process was killed, most likely for memory. "
+                    "Lower --batch-size or --workers, then run again with --resume."
+                ) from error
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _plan(self) -> Iterator[list[Entry]]:
+        """Entries in groups of about `batch_size` objects."""
+        part: list[Entry] = []
+        size, left = 0, self._n
+        for entry in unique(entries(self.path, self.options), self._repeated):
+            if left <= 0:
+                break
+            part.append(entry)
+            size += len(entry.ids)
+            left -= len(entry.ids)
+            if size >= self.options.batch_size:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
+
+
+def _quiet() -> None:
+    """Leave Ctrl-C to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
