@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from astropy.wcs import WCS
+from scipy.ndimage import zoom
 
 from stages.records import BoolArray, FloatArray
 
 MIN_SIDE_PIX = 8
-ASSUMED_FIELD_ARCSEC = 10.0
+ASSUMED_FIELD_ARCSEC, ASSUMED_GROUND_SCALE_ARCSEC = 10.0, 0.2
 ASSUMED_BANDS = {1: ("",), 2: ("g", "i"), 3: ("g", "r", "i"), 4: ("g", "r", "i", "z"), 5: ("g", "r", "i", "z", "y")}
+_FINER = 5  # pixels per PSF pixel where its width is measured
 _ZERO_SHARE = 0.5  # more exact zeros than this: the image's sky is zero, not absent
 _NOISE_FACTOR = 4.0  # a variance that is further from the pixels' own scatter is not one
 
@@ -96,11 +98,12 @@ def psf_fwhm_pix(psf: FloatArray) -> float:
     """Full width at half maximum of a kernel from the area above half its peak; NaN for an empty one."""
     if not psf.size or not np.isfinite(psf).any() or np.nanmax(psf) <= 0:
         return float("nan")
-    return 2 * float(np.sqrt((psf > 0.5 * np.nanmax(psf)).sum() / np.pi))
+    finer = zoom(np.nan_to_num(psf), _FINER, order=3, mode="grid-constant", grid_mode=True)
+    return 2 / _FINER * float(np.sqrt((finer > 0.5 * finer.max()).sum() / np.pi))
 
 
 def sharpest_fwhm_pix(flux: FloatArray, valid: BoolArray) -> float:
-    """FWHM of the sharpest of the brightest peaks of a plane (H, W), from the curvature of its logarithm; NaN if none."""
+    """FWHM of the sharpest of a plane's brightest peaks, from the curvature of its logarithm; NaN if none."""
     sky = float(np.median(flux[valid])) if valid.any() else 0.0
     pair = valid[:, 1:] & valid[:, :-1]
     noise = 1.4826 * float(np.median(np.abs(np.diff(flux, axis=1)[pair]))) / np.sqrt(2) if pair.any() else np.inf

@@ -35,6 +35,7 @@ from stages.survey import SurveyFacts
 MASKED_RMS = 1e8  # an error this large marks a bad pixel
 _SEEING_KEYS = ("SEEING", "PSF_FWHM", "FWHM", "PSF_RAD", "IQ")
 _SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCL", "SECPIX", "SECPIX1")
+_GROUND_BANDS = frozenset("ugrizy")
 _SMALL_IMAGES = 4  # this many unnamed images of one file are objects of their own
 
 
@@ -208,7 +209,8 @@ def _field(planes: Planes, bands: tuple[str, ...], facts: SurveyFacts | None, st
     wcs = _wcs(header)
     scale = _scale(header, wcs, facts)
     if not np.isfinite(scale):
-        scale = ASSUMED_FIELD_ARCSEC / max(flux.shape[1:])
+        ground = len(bands) > 1 or bands[0].lower() in _GROUND_BANDS
+        scale = ASSUMED_GROUND_SCALE_ARCSEC if ground else ASSUMED_FIELD_ARCSEC / max(flux.shape[1:])
         reasons.append("assumed_pixel_scale")
     kernels = _kernels(planes.other.get("psf"), len(flux))
     finer = _psf_oversampling(kernels, flux, ~masked & np.isfinite(flux))
@@ -258,12 +260,13 @@ def _stack(images: Sequence[FloatArray]) -> FloatArray:
 
 def _noise(other: Mapping[str, FloatArray], shape: tuple[int, ...]) -> tuple[FloatArray, np.ndarray[Any, Any]]:
     """Variance and bad pixels (B, H, W) from whatever noise maps and masks there are, of the image's shape."""
-    variance, bad = np.full(shape, np.nan, np.float32), np.zeros(shape, bool)
+    variance: FloatArray = np.full(shape, np.nan, np.float32)
+    bad = np.zeros(shape, bool)
     for role in ("variance", "rms", "weight", "mask"):
         plane = other.get(role)
         if plane is None or plane.shape[-2:] != shape[-2:] or plane.size not in (np.prod(shape), np.prod(shape[-2:])):
             continue
-        plane = np.broadcast_to(plane.reshape(-1, *shape[-2:]), shape).astype(np.float32)
+        plane = np.broadcast_to(np.asarray(plane, np.float32).reshape(-1, *shape[-2:]), shape)
         with np.errstate(all="ignore"):
             if role == "variance":
                 variance, bad = plane.copy(), bad | (plane >= MASKED_RMS**2) | (plane <= 0) | ~np.isfinite(plane)
@@ -327,11 +330,11 @@ def _kernels(psf: FloatArray | None, n: int) -> list[FloatArray | None]:
 
 
 def _psf_oversampling(kernels: Sequence[FloatArray | None], flux: FloatArray, valid: BoolArray) -> int:
-    """How many PSF pixels go to one of the image's, where no header says: a PSF cannot be wider than the image's peaks."""
+    """How many PSF pixels go to one of the image's where no header says: no PSF is wider than the image's peaks."""
     for kernel, plane, good in zip(kernels, flux, valid, strict=True):
         if kernel is not None:
             ratio = psf_fwhm_pix(kernel) / sharpest_fwhm_pix(plane, good)
-            return int(round(ratio)) if 1.6 < ratio < 8 else 1
+            return round(ratio) if 1.6 < ratio < 8 else 1
     return 1
 
 
