@@ -21,6 +21,7 @@ from stages.bands import wavelength_nm
 from stages.ingest.field import (
     ASSUMED_BANDS,
     ASSUMED_FIELD_ARCSEC,
+    ASSUMED_GROUND_SCALE_ARCSEC,
     Field,
     ReadError,
     checked,
