@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from stages import __version__, weights
 from stages import config as configuration
-from stages import weights
 from stages.arcs import predict as arcs
 from stages.classifier import predict as classifier
 from stages.counter import predict as counter
@@ -120,8 +120,8 @@ def scan(options: argparse.Namespace) -> int:
     )
     survey = Survey(options.input, ingest)
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    parts = begin(run_dir, request_of(options, config), options.resume)
     stages = Stages.load(config, pick_device(options.device))
+    parts = begin(run_dir, request_of(options, config), options.resume)
     stopped = False
     first = parts.count()
     try:
@@ -246,7 +246,6 @@ def finish(
     run_dir: Path, parts: Parts, stages: Stages, config: PipelineConfig, options: argparse.Namespace, stopped: bool
 ) -> dict[str, Any]:
     """Merge the parts, write every table, the page and `run.json`; returns the latter."""
-    begun = time.perf_counter()
     table = write_candidates(parts.candidates(), run_dir)
     write_problems(parts.problems(), run_dir)
     write_regions(table, run_dir)
@@ -254,19 +253,20 @@ def finish(
     status = Counter(table["status"].to_pylist())
     best = read_rows(table.slice(0, config.report_rows))
     scored = [row for row in best if row.status != "skipped"]
-    stages.seconds["report"] += time.perf_counter() - begun
     summary = {
         "status": "partial" if stopped else "complete",
         "request": request_of(options, config),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"oddlens": version("oddlens"), "python": platform.python_version(), "torch": version("torch"),
+        "versions": {"oddlens": __version__, "python": platform.python_version(), "torch": version("torch"),
                      "ultralytics": version("ultralytics"), "lenstronomy": version("lenstronomy")},  # fmt: skip
         "configuration": configuration.to_mapping(config),
         "counts": {name: status.get(name, 0) for name in ("ok", "degraded", "skipped")}
         | {"read": len(table), "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False)))},
         "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
     }
-    write_report(run_dir, scored, parts.stamps({row.id for row in scored}), summary)
+    with timed(stages, "report"):
+        write_report(run_dir, scored, parts.stamps({row.id for row in scored}), summary)
+    summary["seconds"] = {name: round(value, 3) for name, value in stages.seconds.items()}
     write_json(run_dir / "run.json", summary)
     return summary
 

@@ -40,6 +40,7 @@ def save(path: Path, state: dict[str, torch.Tensor], card: Card) -> Card:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
     save_file(half, path)
+    path.chmod(0o644)  # safetensors leaves it to its owner alone
     return save_card(path, card)
 
 
