@@ -157,7 +157,13 @@ def look(
     rows = rank(rows, stages.ranker, config)
     stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged}
     degraded = [
-        Problem(r.id, r.source, "degraded", r.reason, "Scored with what there was; see the reason codes in the documentation.")
+        Problem(
+            r.id,
+            r.source,
+            "degraded",
+            r.reason,
+            "Scored with what there was; see the reason codes in the documentation.",
+        )
         for r in rows
         if r.status == "degraded"
     ]
@@ -166,7 +172,13 @@ def look(
 
 
 def candidate(
-    cutout: Cutout, p: float, error: float, odd: bool, count: ImageCount | None, arc: ArcScore | None, config: PipelineConfig
+    cutout: Cutout,
+    p: float,
+    error: float,
+    odd: bool,
+    count: ImageCount | None,
+    arc: ArcScore | None,
+    config: PipelineConfig,
 ) -> Candidate:
     """The stages' results on one cutout as a row, positions in the input file's own pixels."""
     reasons = (*cutout.reasons, *(("out_of_domain",) if odd else ()))
@@ -229,7 +241,9 @@ def begin(run_dir: Path, request: dict[str, Any], resume: bool) -> Parts:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunError(f"{run_dir}: cannot be written ({error.strerror}). Name another folder with --output.") from error
+        raise RunError(
+            f"{run_dir}: cannot be written ({error.strerror}). Name another folder with --output."
+        ) from error
     parts = Parts(run_dir)
     if path.is_file():
         old = json.loads(path.read_text())
@@ -257,8 +271,13 @@ def finish(
         "status": "partial" if stopped else "complete",
         "request": request_of(options, config),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"oddlens": __version__, "python": platform.python_version(), "torch": version("torch"),
-                     "ultralytics": version("ultralytics"), "lenstronomy": version("lenstronomy")},  # fmt: skip
+        "versions": {
+            "oddlens": __version__,
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "ultralytics": version("ultralytics"),
+            "lenstronomy": version("lenstronomy"),
+        },  # fmt: skip
         "configuration": configuration.to_mapping(config),
         "counts": {name: status.get(name, 0) for name in ("ok", "degraded", "skipped")}
         | {"read": len(table), "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False)))},
@@ -345,7 +364,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--input", type=Path, required=True, help="survey folder (read recursively) or a single file")
     parser.add_argument("--output", type=Path, help="folder for the results (default: runs/NAME-TIME)")
     parser.add_argument("--catalogue", type=Path, help="CSV, FITS or VOTable with id, tile and x, y or ra, dec")
-    parser.add_argument("--survey", help="a name in configs/surveys, or a survey file, where the images don't say enough")
+    parser.add_argument(
+        "--survey", help="a name in configs/surveys, or a survey file, where the images don't say enough"
+    )
     parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / "pipeline.yaml")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--all", action="store_true", help="run every stage on every cutout, whatever stage 1 says")
