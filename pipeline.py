@@ -15,7 +15,7 @@ import json
 import platform
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,7 +82,7 @@ class Stages:
     counter: counter.Predictor
     arcs: arcs.Predictor
     ranker: ranking.Ranker
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @classmethod
     def load(cls, config: PipelineConfig, device: str) -> Stages:
@@ -277,7 +277,7 @@ def finish(
             "torch": version("torch"),
             "ultralytics": version("ultralytics"),
             "lenstronomy": version("lenstronomy"),
-        },  # fmt: skip
+        },
         "configuration": configuration.to_mapping(config),
         "counts": {name: status.get(name, 0) for name in ("ok", "degraded", "skipped")}
         | {"read": len(table), "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False)))},
@@ -294,8 +294,8 @@ def describe(summary: dict[str, Any], run_dir: Path) -> str:
     """The run on one screen."""
     n = summary["counts"]
     lines = [
-        f"{summary['status']}: {n['read']} objects read: {n['ok']} ok, {n['degraded']} degraded, {n['skipped']} skipped; "
-        f"{n['selected']} selected",
+        f"{summary['status']}: {n['read']} objects read: {n['ok']} ok, {n['degraded']} degraded, "
+        f"{n['skipped']} skipped; {n['selected']} selected",
         f"  candidates  {run_dir / 'candidates.csv'} (and .parquet)",
         f"  problems    {run_dir / 'problems.csv'}",
         f"  report      {run_dir / 'report' / 'index.html'}",
@@ -338,7 +338,7 @@ def pick_device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-class timed:  # noqa: N801
+class timed:
     """Adds the wall time of a block to a stage's seconds."""
 
     def __init__(self, stages: Stages, name: str) -> None:

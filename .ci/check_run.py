@@ -8,7 +8,8 @@ import pandas as pd
 
 COLUMNS = (
     "rank id source ra_deg dec_deg status reason score p_lens p_lens_err selected morphology n_images image_x_pix "
-    "image_y_pix image_confidence theorem_verdict theorem_p_value n_images_model parity_sum missing_x_pix missing_y_pix "
+    "image_y_pix image_confidence theorem_verdict theorem_p_value n_images_model parity_sum missing_x_pix "
+    "missing_y_pix "
     "arc_score arc_coverage_deg arc_coverage_err_deg theta_e_arcsec theta_e_err_arcsec"
 ).split()
 

@@ -1,4 +1,4 @@
-"""Write a data set as a survey folder of FITS cutouts with a truth table: python sim/export.py --data data/des --out DIR."""
+"""Write a data set as a survey of FITS cutouts with a truth table: python sim/export.py --data data/des --out DIR."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stages.dataset import DatasetError, data_sets, read_manifest, read_shard
 from stages.records import Cutout
 
-TRUTH = ("id", "label", "kind", "system", "theta_e_arcsec", "n_images", "n_images_with_centre", "coverage_deg", "arc_snr")
+TRUTH = (
+    "id",
+    "label",
+    "kind",
+    "system",
+    "theta_e_arcsec",
+    "n_images",
+    "n_images_with_centre",
+    "coverage_deg",
+    "arc_snr",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -85,7 +85,7 @@ def transfer(survey: SurveyFacts, fwhm: FloatArray, grid: Grid, rng: np.random.G
 def blur(
     light: FloatArray, grid: Grid, otf: FloatArray, points: Sequence[tuple[float, float, FloatArray]] = ()
 ) -> FloatArray:
-    """Convolve light (B, size, size) with the PSF, adding point sources (x, y arcsec, flux (B,)) at their exact place."""
+    """Convolve light (B, size, size) with the PSF, adding point sources (x, y arcsec, flux (B,)) at their place."""
     spectrum = fft.rfft2(light.astype(np.float32))
     if points:
         ky = fft.fftfreq(grid.size)[:, None]
@@ -151,7 +151,7 @@ def _telescope(survey: SurveyFacts) -> str:
 
 @lru_cache(maxsize=32)
 def _pupil_kernel(telescope: str, wavelength: float, step_arcsec: float, size: int) -> FloatArray:
-    """Diffraction PSF of a telescope's pupil with struts, averaged over a band (Fraunhofer; matrix Fourier transform)."""
+    """Diffraction PSF of a pupil with struts, averaged over a band (Fraunhofer; matrix Fourier transform)."""
     diameter = _APERTURE_M[telescope]
     axis = np.linspace(-0.55 * diameter, 0.55 * diameter, 240)
     x, y = np.meshgrid(axis, axis)

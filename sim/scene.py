@@ -57,7 +57,7 @@ class Images:
 
 
 def sersic(component: Sersic, x: FloatArray, y: FloatArray, softening: float) -> FloatArray:
-    """Surface brightness of a Sersic profile of unit flux, per square arcsec (Sersic 1968; b_n of Ciotti & Bertin 1999)."""
+    """Sersic profile of unit flux, per square arcsec (Sersic 1968; b_n of Ciotti & Bertin 1999)."""
     n, q, radius = float(component.index), float(component.q), float(component.radius)
     b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)
     cos, sin = float(np.cos(component.pa)), float(np.sin(component.pa))  # Python floats keep single precision

@@ -66,7 +66,9 @@ def photometric(flux: Tensor, how: Augmentation, rng: np.random.Generator) -> Te
     """Change zero points, depth and noise in linear flux."""
     n = len(flux)
     linear = torch.sinh(flux * SOFTENING_SIGMA)
-    factor = np.exp(how.colour_sigma * rng.normal(size=(n, N_SLOTS, 1, 1)) + how.depth_sigma * rng.normal(size=(n, 1, 1, 1)))
+    factor = np.exp(
+        how.colour_sigma * rng.normal(size=(n, N_SLOTS, 1, 1)) + how.depth_sigma * rng.normal(size=(n, 1, 1, 1))
+    )
     linear = linear * torch.from_numpy(factor.astype(np.float32))
     amplitude = rng.uniform(0, 0.4, (n, 1, 1, 1)) * (rng.random((n, 1, 1, 1)) < how.noise_chance)
     linear = linear + torch.from_numpy(amplitude.astype(np.float32)) * torch.randn_like(linear)
@@ -86,9 +88,7 @@ def patches(valid: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
     return valid
 
 
-def drop(
-    valid: Tensor, conditions: Tensor, how: Augmentation, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def drop(valid: Tensor, conditions: Tensor, how: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Take a colour slot, or all but the middle one, from some cutouts that have all three."""
     valid, conditions = valid.clone(), conditions.clone()
     complete = (valid.amax((2, 3)).sum(1) == N_SLOTS).numpy()

@@ -36,4 +36,6 @@ def wavelength_nm(band: str) -> float:
     return float("nan")
 
 
-_NIRCAM_NUMBERS = frozenset({200, 210, 212, 250, 277, 300, 322, 323, 335, 356, 360, 405, 410, 430, 444, 460, 466, 470, 480, 560, 770})  # fmt: skip
+_NIRCAM_NUMBERS = frozenset(
+    int(n) for n in "200 210 212 250 277 300 322 323 335 356 360 405 410 430 444 460 466 470 480 560 770".split()
+)

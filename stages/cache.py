@@ -42,7 +42,9 @@ class Cached:
 
 def cached(data_dir: Path, frame: Frame, cache_dir: Path, workers: int = 2) -> Cached:
     """The data sets below `data_dir` on a frame, from the cache or made anew when the data or the frame differ."""
-    jobs = [(folder, entry["name"], frame) for folder in data_sets(data_dir) for entry in read_manifest(folder)["shards"]]
+    jobs = [
+        (folder, entry["name"], frame) for folder in data_sets(data_dir) for entry in read_manifest(folder)["shards"]
+    ]
     sizes = [entry["n"] for folder in data_sets(data_dir) for entry in read_manifest(folder)["shards"]]
     stamp = json.dumps([frame.size_pix, frame.pixel_arcsec, [str(j[:2]) for j in jobs], _hashes(data_dir)])
     key = hashlib.sha256(stamp.encode()).hexdigest()[:16]
@@ -67,7 +69,11 @@ def transform(shard: Shard, frame: Frame) -> tuple[Half, npt.NDArray[np.float32]
         if truth_mask.any():
             whole = np.ones((1, *truth_mask.shape), bool)
             plane, _ = resample(
-                truth_mask[None].astype(np.float32), whole, frame.size_pix, seen.origin_xy_pix[k], float(seen.step_pix[k])
+                truth_mask[None].astype(np.float32),
+                whole,
+                frame.size_pix,
+                seen.origin_xy_pix[k],
+                float(seen.step_pix[k]),
             )
             mask[k] = plane[0]
     native = shard.truth[["deflector_x_pix", "deflector_y_pix"]].to_numpy(float)

@@ -10,7 +10,7 @@ from stages.records import FloatArray
 
 
 def auroc(positive: FloatArray, negative: FloatArray) -> float:
-    """Area under the ROC curve: the chance that a lens outranks a non-lens, ties counting half; NaN if a side is empty."""
+    """Area under the ROC curve: chance that a lens outranks a non-lens, ties counting half; NaN if a side is empty."""
     if not len(positive) or not len(negative):
         return float("nan")
     ordered = np.sort(negative)
@@ -46,7 +46,7 @@ def bootstrap(
 
 
 def calibration_error(probability: FloatArray, label: FloatArray, bins: int = 15) -> float:
-    """Expected calibration error: mean |predicted - observed| over equal-count bins, weighted by count (Naeini 2015)."""
+    """Expected calibration error: mean |predicted - observed| over equal-count bins (Naeini et al. 2015)."""
     order = np.argsort(probability)
     parts = [part for part in np.array_split(order, bins) if len(part)]
     gaps = [len(part) * abs(probability[part].mean() - label[part].mean()) for part in parts]

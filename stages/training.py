@@ -1,4 +1,4 @@
-"""The training loop that the torch stages share: AdamW, warm-up and cosine, EMA, clipping, checkpoints, a CSV of curves."""
+"""The training loop that the torch stages share: AdamW, cosine schedule, EMA, clipping, checkpoints, a CSV of curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn; `steps` of `batch_size` each, a checkpoint and a validation every `check_steps`."""
+    """How long and how fast to learn: `steps` of `batch_size`, a checkpoint and a validation every `check_steps`."""
 
     steps: int = 6000
     batch_size: int = 128
@@ -99,9 +99,7 @@ def undihedral(x: Tensor, k: int) -> Tensor:
     return torch.rot90(x.flip(-1) if k >= 4 else x, -(k % 4), (-2, -1))
 
 
-def platt(
-    logit: np.ndarray[Any, Any], label: np.ndarray[Any, Any], balanced: bool = True
-) -> tuple[float, float]:
+def platt(logit: np.ndarray[Any, Any], label: np.ndarray[Any, Any], balanced: bool = True) -> tuple[float, float]:
     """Slope and offset that calibrate logits (Platt 1999), at equal prior or (not `balanced`) at the sample's own."""
     from sklearn.linear_model import LogisticRegression
 

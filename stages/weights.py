@@ -20,7 +20,7 @@ class WeightsError(ValueError):
 class Card:
     """What a set of weights is: the stage, how and on what it was trained, where it holds, what it scored.
 
-    domain : where the weights were trained, such as {"pixel_scale_arcsec": [0.03, 0.4], "resolution_arcsec": [0.07, 1.5]}.
+    domain : where the weights were trained, such as {"resolution_arcsec": [0.07, 1.5], "bands": [1, 3]}.
     data : fingerprint of the training data: surveys, seeds, counts, sha256 of the manifests.
     metrics : figures on held-out data, each under a name that says which data.
     """

@@ -14,8 +14,13 @@ from stages.records import ClassifierResult
 def rows(result: ClassifierResult, shard: Shard) -> list[dict[str, object]]:
     """A result as table rows."""
     columns = (result.ids, result.p_lens, result.p_lens_err, result.out_of_domain)
-    return [dict(zip(("id", "p_lens", "p_lens_err", "out_of_domain"), row, strict=True)) for row in zip(*columns, strict=True)]
+    return [
+        dict(zip(("id", "p_lens", "p_lens_err", "out_of_domain"), row, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(run("classifier", ClassifierConfig, train, evaluate, lambda w, d, s: rows(load(w, d).predict(s.cutouts), s)))
+    sys.exit(
+        run("classifier", ClassifierConfig, train, evaluate, lambda w, d, s: rows(load(w, d).predict(s.cutouts), s))
+    )

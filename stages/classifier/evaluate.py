@@ -12,7 +12,7 @@ from stages.dataset import read_shards, split_of
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """AUROC, recalls, calibration error with 95% intervals, and the share of each kind above 0.5, on the test systems."""
+    """AUROC, recalls and calibration error with 95% intervals, the share of each kind above 0.5; test systems only."""
     predictor = load(weights, device)
     scores, labels, kinds, surveys = [], [], [], []
     for shard in read_shards(data_dir):

@@ -70,7 +70,8 @@ class Classifier(nn.Module):
         """Pooled features (N, 8 * width): mean and maximum of each channel, scaled by the conditions."""
         h = self.body(self.stem(pixels))
         pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
-        return pooled * (1 + 0.1 * self.scale(conditions))
+        out: Tensor = pooled * (1 + 0.1 * self.scale(conditions))
+        return out
 
     def forward(self, pixels: Tensor, conditions: Tensor) -> Tensor:
         """Logit (N,) that the cutout holds a lens, before calibration."""

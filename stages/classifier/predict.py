@@ -70,4 +70,3 @@ def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
     slope, offset = (float(v) for v in state["calibration"])
     low, high = card.domain["resolution_arcsec"]
     return Predictor(tuple(members), slope, offset, (low, high), prior, device)
-

@@ -30,14 +30,16 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     validation = np.flatnonzero((data.truth["part"] == "validation").to_numpy())
     for name, sample in (("training", np.concatenate(rows)), ("validation", validation)):
         if len(sample) < 4 or data.truth["label"].iloc[sample].nunique() < 2:
-            raise DatasetError(f"{data_dir}: too few lenses or non-lenses for {name}. Simulate more with sim/generate.py.")
+            raise DatasetError(
+                f"{data_dir}: too few lenses or non-lenses for {name}. Simulate more with sim/generate.py."
+            )
     state: dict[str, Tensor] = {}
     logits = []
     for member in range(config.members):
         torch.manual_seed(config.seed + member)
-        net = Classifier(config.width, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fresh = Classifier(config.width, config.dropout).to(memory_format=torch.channels_last)
         net = fit(
-            net, lambda n, rng: _loss(n, rng, data, rows, config), lambda n: _figures(n, data, validation),
+            fresh, lambda n, rng: _loss(n, rng, data, rows, config), lambda n: _figures(n, data, validation),
             config.schedule, out_dir, f"classifier-{member}", config.seed + member,
         )  # fmt: skip
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
@@ -56,7 +58,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
 
 
 def usable(data: Cached, config: ClassifierConfig) -> tuple[Rows, Rows]:
-    """Rows of training lenses and non-lenses; arcs too faint to be seen teach noise and are left out with their twins."""
+    """Rows of training lenses and non-lenses, without arcs too faint to be seen (which teach noise) and their twins."""
     truth = data.truth
     faint = (truth["kind"] == "lens_galaxy") & (truth["arc_snr"] < config.min_arc_snr)
     keep = (truth["part"] == "train") & ~truth["system"].isin(set(truth.loc[faint, "system"]))
@@ -74,7 +76,7 @@ def logits_of(net: nn.Module, data: Cached, rows: Rows) -> npt.NDArray[np.float6
         for part in batches(rows, 256):
             pixels = torch.from_numpy(np.asarray(data.pixels[part], np.float32))
             conditions = torch.from_numpy(data.conditions[part])
-            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(4)).numpy() / 4)  # type: ignore[union-attr]
+            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(4)).numpy() / 4)
     return np.concatenate(out).astype(np.float64)
 
 
@@ -88,7 +90,9 @@ def domain_of(data: Cached) -> dict[str, Any]:
     }
 
 
-def _loss(net: nn.Module, rng: np.random.Generator, data: Cached, rows: tuple[Rows, Rows], config: ClassifierConfig) -> Tensor:
+def _loss(
+    net: nn.Module, rng: np.random.Generator, data: Cached, rows: tuple[Rows, Rows], config: ClassifierConfig
+) -> Tensor:
     n = config.schedule.batch_size
     n_lens = round(config.positive_share * n)
     chosen = np.concatenate([rng.choice(rows[0], n_lens), rng.choice(rows[1], n - n_lens)])

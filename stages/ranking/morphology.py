@@ -11,7 +11,7 @@ _COUNT_WORDS = {2: "double", 3: "triple", 4: "quad"}
 
 
 def morphology(row: Candidate, arc_threshold: float) -> str:
-    """ "ring", "arc", "quad", "triple", "double", their union such as "quad+arc", "none", or "" where no stage looked."""
+    """Ring, arc, quad, triple, double, a union such as "quad+arc", "none", or "" where no stage looked."""
     if not np.isfinite(row.arc_score) and not np.isfinite(row.n_images):
         return ""
     words = []
