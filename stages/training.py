@@ -1,4 +1,4 @@
-"""The training loop that the torch stages share: AdamW, cosine schedule, EMA, clipping, checkpoints, a CSV of curves."""
+"""The training loop that the torch stages share: AdamW, cosine schedule, EMA, clipping, checkpoints, CSV of curves."""
 
 from __future__ import annotations
 
