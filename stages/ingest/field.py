@@ -63,8 +63,8 @@ def checked(field: Field, zeros_are_data: bool) -> Field:
     finite = np.isfinite(field.flux)
     valid = field.valid & finite
     if not zeros_are_data:
-        zero = (field.flux == 0).mean(axis=(1, 2), where=finite) if finite.any() else np.ones(len(field.flux))
-        share = np.nan_to_num(np.asarray(zero), nan=1.0)[:, None, None]
+        zeros = ((field.flux == 0) & finite).sum(axis=(1, 2))
+        share = (zeros / np.maximum(finite.sum(axis=(1, 2)), 1))[:, None, None]
         valid &= (field.flux != 0) | ((share > _ZERO_SHARE) & (share < 1))
     if not valid.any():
         raise ReadError("no_valid_pixels", "Every pixel is masked, zero or not finite. Check the file.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,13 +164,20 @@ def _bytes(path: Path) -> bytes:
         raise ReadError("unreadable", f"{error.strerror}. Check the file's permissions and the disk.") from error
     if not data:
         raise ReadError("empty_file", "The file has no bytes. Copy or make it anew.")
-    if not data.startswith((b"SIMPLE", b"\x1f\x8b")):
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except EOFError as error:
+            raise ReadError("truncated", "The compressed file ends early. Copy it again.") from error
+        except (OSError, zlib.error) as error:
+            raise ReadError("unreadable", f"{error}. Copy the compressed file again.") from error
+    if not data.startswith(b"SIMPLE"):
         raise ReadError("wrong_type", "Not a FITS file, whatever its name says. Check how it was made.")
     return data
 
 
 def _why(said: Sequence[warnings.WarningMessage], data: bytes) -> str:
-    cut = any("truncated" in str(w.message).lower() for w in said) or (data[:2] != b"\x1f\x8b" and len(data) % 2880)
+    cut = any("truncated" in str(w.message).lower() for w in said) or len(data) % 2880
     return "truncated" if cut else "unreadable"
 
 
