@@ -1,0 +1,159 @@
+"""The contract of a run, on small surveys made here."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+
+import pipeline
+from sim.export import export
+from stages.config import REPOSITORY
+
+CONTRACT = (
+    "rank id source ra_deg dec_deg status reason score p_lens p_lens_err selected morphology n_images image_x_pix "
+    "image_y_pix image_confidence theorem_verdict theorem_p_value n_images_model parity_sum missing_x_pix "
+    "missing_y_pix arc_score arc_coverage_deg arc_coverage_err_deg theta_e_arcsec theta_e_err_arcsec"
+).split()
+
+
+@pytest.fixture(scope="module")
+def survey(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("survey")
+    export(data_dir, folder, limit=24)
+    (folder / "truth.csv").unlink()
+    (folder / "des" / "broken.fits").write_bytes(b"SIMPLE  = nonsense")
+    (folder / "des" / "empty.fits").write_bytes(b"")
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return pipeline.main([str(a) for a in (*arguments, "--quiet", "--device", "cpu")])
+
+
+@pytest.fixture(scope="module")
+def whole(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert run("--input", survey, "--output", out, "--all", "--batch-size", 7, "--workers", 0) == 0
+    return out
+
+
+def test_contract(whole: Path, survey: Path) -> None:
+    rows = pd.read_csv(whole / "candidates.csv", dtype={"id": str})
+    table = pd.read_parquet(whole / "candidates.parquet")
+    assert [c for c in rows.columns if c in CONTRACT] == CONTRACT
+    assert list(table.columns) == list(rows.columns)
+    assert sorted(rows["id"]) == sorted(p.stem for p in survey.rglob("*.fits"))
+    assert rows["rank"].tolist() == list(range(1, len(rows) + 1))
+    scored = rows[rows["status"] != "skipped"]
+    assert scored["score"].is_monotonic_decreasing
+    assert scored["p_lens"].between(0, 1).all()
+    assert scored["arc_score"].notna().all()
+    assert set(rows.loc[rows["status"] == "skipped", "id"]) == {"broken", "empty"}
+    with_images = table[table["n_images"] > 0].iloc[0]
+    assert len(with_images["image_x_pix"]) == with_images["n_images"]
+    as_text = rows.set_index("id").loc[with_images["id"], "image_x_pix"]
+    np.testing.assert_allclose([float(v) for v in str(as_text).split()], with_images["image_x_pix"], atol=1e-3)
+
+
+def test_problems_run_and_report(whole: Path) -> None:
+    problems = pd.read_csv(whole / "problems.csv")
+    assert {"broken", "empty"} <= set(problems["id"])
+    assert problems["reason"].notna().all()
+    summary = json.loads((whole / "run.json").read_text())
+    assert summary["status"] == "complete"
+    assert (
+        summary["counts"]["read"]
+        == summary["counts"]["ok"] + summary["counts"]["degraded"] + summary["counts"]["skipped"]
+    )
+    assert set(summary["request"]["weights"]) == {"classifier", "counter", "arcs", "ranking"}
+    assert all(len(w["sha256"]) == 64 for w in summary["request"]["weights"].values())
+    page = (whole / "report" / "index.html").read_text().replace("http://www.w3.org", "")
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path) -> None:
+    config = tmp_path / "pipeline.yaml"
+    text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: 0.05", "gate_p_lens: 1.0")
+    config.write_text(text)
+    assert run("--input", survey, "--output", tmp_path / "run", "--config", config, "--workers", 0) == 0
+    rows = pd.read_csv(tmp_path / "run" / "candidates.csv")
+    assert rows["arc_score"].isna().all()
+    assert (rows["theorem_verdict"] == "not_run").all()
+    assert rows.loc[rows["status"] != "skipped", "score"].notna().all()
+
+
+def test_interrupted_run_is_valid_and_resumes_to_the_same_candidates(survey: Path, whole: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "pipeline.py", "--input", str(survey), "--output", str(tmp_path / "run"), "--all",
+        "--batch-size", "7", "--workers", "0", "--quiet", "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not list((tmp_path / "run").rglob("*.parquet")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "--resume" in out
+    assert "Traceback" not in err
+    partial = pd.read_csv(tmp_path / "run" / "candidates.csv")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "partial"
+    full = pd.read_csv(whole / "candidates.csv")
+    assert 0 < len(partial) < len(full)
+    done = subprocess.run([*command, "--resume"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "candidates.csv").read_bytes() == (whole / "candidates.csv").read_bytes()
+
+
+def test_positions_are_in_the_input_files_own_frame(tmp_path: Path) -> None:
+    """Four points on a large file: the cutout is a part of it, the table's pixels are the file's."""
+    truth = np.array([[190.0, 203.0], [212.0, 205.0], [201.0, 192.0], [200.0, 214.0]])
+    y, x = np.mgrid[0:401, 0:403]
+    image = sum(200 * np.exp(-0.5 * ((x - a) ** 2 + (y - b) ** 2) / 1.6**2) for a, b in truth)
+    image = image + np.random.default_rng(2).normal(0, 1, image.shape)
+    folder = tmp_path / "survey"
+    folder.mkdir()
+    fits.PrimaryHDU(image.astype(np.float32), fits.Header({"PIXSCALE": 0.1, "SEEING": 0.37})).writeto(folder / "q.fits")
+    assert run("--input", folder, "--output", tmp_path / "run", "--all") == 0
+    row = pd.read_parquet(tmp_path / "run" / "candidates.parquet").iloc[0]
+    found = np.column_stack([row["image_x_pix"], row["image_y_pix"]])
+    for position in truth:
+        assert np.hypot(*(found - position).T).min() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--input", "{tmp}/absent"], "no such file or folder"),
+        (["--input", "{tmp}"], "holds no image"),
+        (["--input", "{survey}", "--output", "/proc/oddlens"], "cannot be written"),
+        (["--input", "{survey}", "--survey", "nosuch"], "cannot be read"),
+        (["--input", "{survey}", "--catalogue", "{tmp}/none.csv"], "no such catalogue"),
+    ],
+)
+def test_impossible_request_is_one_clear_error(
+    arguments: list[str], says: str, survey: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [a.format(tmp=tmp_path, survey=survey) for a in arguments]
+    if "--output" not in filled:
+        filled += ["--output", str(tmp_path / "run")]
+    assert run(*filled) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_finished_folder_is_not_overwritten(whole: Path, survey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (whole / "candidates.csv").read_bytes()
+    assert run("--input", survey, "--output", whole) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (whole / "candidates.csv").read_bytes() == before
