@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from astropy.io import fits
+from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from stages import config as configuration
 from stages.dataset import DatasetError, data_sets, read_manifest, read_shard
 from stages.records import Cutout
+from stages.stretch import to_composite
+from stages.survey import Stretch, SurveyFacts
 
 TRUTH = (
     "id",
@@ -46,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def export(data: Path, out: Path, limit: int | None = None, skip_shards: int = 0) -> None:
-    """Write each cutout as `SURVEY/ID.fits` (image cube, ERR where the noise is known) and `truth.csv`."""
+    """Write each cutout as `SURVEY/ID.fits` (image cube, ERR) or composite `.png`, and `truth.csv`."""
     rows = []
     for folder in data_sets(data):
         left = limit
@@ -54,12 +58,30 @@ def export(data: Path, out: Path, limit: int | None = None, skip_shards: int = 0
             shard = read_shard(folder, entry["name"])
             n = len(shard.cutouts) if left is None else min(left, len(shard.cutouts))
             left = None if left is None else left - n
+            stretch = survey_stretch(shard.cutouts[0].survey)
             for cutout in shard.cutouts[:n]:
-                write_cutout(out / cutout.survey / f"{cutout.id}.fits", cutout)
+                if stretch is None:
+                    write_cutout(out / cutout.survey / f"{cutout.id}.fits", cutout)
+                else:
+                    write_picture(out / cutout.survey / f"{cutout.id}.png", cutout, stretch)
             rows.append(shard.truth.iloc[:n][list(TRUTH)])
             if left == 0:
                 break
     pd.concat(rows).to_csv(out / "truth.csv", index=False)
+
+
+def survey_stretch(name: str) -> Stretch | None:
+    """The stretch of a survey that is handed over as colour composites."""
+    path = configuration.CONFIG_DIR / "surveys" / f"{name}.yaml"
+    return configuration.load(SurveyFacts, path).stretch if path.is_file() else None
+
+
+def write_picture(path: Path, cutout: Cutout, stretch: Stretch) -> None:
+    """Write one cutout as the colour composite it was drawn as; invalid pixels are black."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    order = [cutout.bands.index(band) for band in stretch.bands]
+    flux = np.where(cutout.valid, cutout.flux, 0)[order]
+    Image.fromarray(to_composite(flux, stretch)).save(path)
 
 
 def write_cutout(path: Path, cutout: Cutout) -> None:

@@ -22,11 +22,12 @@ def run(
     config_class: type,
     train: Callable[[Any, Path, Path], Path],
     evaluate: Callable[[Path, Path, str], dict[str, float]],
-    predict: Callable[[Path, str, Shard], list[dict[str, object]]],
+    load: Callable[[Path, str], Any],
+    rows: Callable[[Any, Shard], list[dict[str, object]]],
     argv: Sequence[str] | None = None,
     suffix: str = ".safetensors",
 ) -> int:
-    """Carry out `python -m stages.STAGE VERB ...`; returns the exit code."""
+    """Carry out `python -m stages.STAGE VERB ...`; `rows` makes a table of a loaded predictor's results on a shard."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}")
     parser.add_argument("verb", choices=("train", "evaluate", "predict"))
     parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / f"{stage}.yaml")
@@ -49,7 +50,8 @@ def run(
         else:
             options.out.mkdir(parents=True, exist_ok=True)
             shards = tqdm(read_shards(options.data), unit="shard", desc=stage)
-            table = [row for shard in shards for row in predict(options.weights, options.device, shard)]
+            predictor = load(options.weights, options.device)
+            table = [row for shard in shards for row in rows(predictor, shard)]
             pd.DataFrame(table).to_csv(options.out / f"{stage}-predictions.csv", index=False)
     except (configuration.ConfigError, DatasetError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)

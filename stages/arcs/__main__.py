@@ -1,19 +1,18 @@
 """Stage 3 on the command line: python -m stages.arcs train|evaluate|predict --data DIR --out DIR."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from stages.arcs.evaluate import evaluate
 from stages.arcs.model import ArcsConfig
-from stages.arcs.predict import load
+from stages.arcs.predict import Predictor, load
 from stages.arcs.train import train
 from stages.command import run
 from stages.dataset import Shard
 
 
-def rows(weights: Path, device: str, shard: Shard) -> list[dict[str, object]]:
+def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
     """Results on a shard, about the objects' own positions, as table rows."""
     unknown = [np.full(2, np.nan)] * len(shard.cutouts)
     return [
@@ -25,9 +24,9 @@ def rows(weights: Path, device: str, shard: Shard) -> list[dict[str, object]]:
             "theta_e_arcsec": a.theta_e_arcsec,
             "theta_e_err_arcsec": a.theta_e_err_arcsec,
         }
-        for a in load(weights, device).predict(shard.cutouts, unknown)
+        for a in predictor.predict(shard.cutouts, unknown)
     ]
 
 
 if __name__ == "__main__":
-    sys.exit(run("arcs", ArcsConfig, train, evaluate, rows))
+    sys.exit(run("arcs", ArcsConfig, train, evaluate, load, rows))

@@ -5,24 +5,25 @@ import sys
 from stages.command import run
 from stages.counter.detector import CounterConfig
 from stages.counter.evaluate import evaluate
-from stages.counter.predict import load
+from stages.counter.predict import Predictor, load
 from stages.counter.train import train
-from stages.records import ImageCount
+from stages.dataset import Shard
 
 
-def row(count: ImageCount) -> dict[str, object]:
-    """A result as table row."""
-    return {
-        "id": count.id,
-        "n_images": len(count.xy_pix),
-        "image_x_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 0]),
-        "image_y_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 1]),
-        "theorem_verdict": count.certificate.verdict,
-        "theorem_p_value": count.certificate.p_value,
-    }
+def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
+    """Results on a shard as table rows."""
+    return [
+        {
+            "id": count.id,
+            "n_images": len(count.xy_pix),
+            "image_x_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 0]),
+            "image_y_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 1]),
+            "theorem_verdict": count.certificate.verdict,
+            "theorem_p_value": count.certificate.p_value,
+        }
+        for count in predictor.predict(shard.cutouts)
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run("counter", CounterConfig, train, evaluate, lambda w, d, s: [row(c) for c in load(w, d).predict(s.cutouts)])
-    )
+    sys.exit(run("counter", CounterConfig, train, evaluate, load, rows))

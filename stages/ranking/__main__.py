@@ -1,6 +1,7 @@
 """Train, evaluate or apply the ranking: python -m stages.ranking train --data RUN_DIR --truth truth.csv --out weights.
 
-RUN_DIR is a scan of simulations with `pipeline.py --all`; `truth.csv` has the columns id and label.
+RUN_DIR is a scan of simulations with `pipeline.py --all`; `truth.csv` has the columns id, system and label, as
+`sim/export.py` writes it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from stages import metrics
 from stages.config import WEIGHTS_DIR
+from stages.dataset import split_of
 from stages.ranking import model
 from stages.records import FloatArray
 
@@ -32,20 +33,25 @@ def main(argv: list[str] | None = None) -> int:
     if options.verb == "evaluate":
         print_figures(figures(model.load(options.weights), table, label))
         return 0
-    half = np.arange(len(table)) % 2 == 0
-    shown = figures(model.fit(table[half], label[half]), table[~half], label[~half])
+    seen = split_of(table["system"].tolist()) == "train"
+    shown = figures(model.fit(table[seen], label[seen]), table[~seen], label[~seen])
     print_figures(shown)
-    notes: dict[str, object] = {"data": {"n": len(table), "lenses": int(label.sum())}, "metrics_on_unseen_half": shown}
+    notes: dict[str, object] = {
+        "data": {"n": len(table), "lenses": int(label.sum())},
+        "metrics_on_unseen_systems": shown,
+    }
     model.save(model.fit(table, label), options.out / "ranking.json", notes)
     return 0
 
 
 def labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:
     """Scored candidates of a run that have a label, in id order, and the labels."""
-    labels = pd.read_csv(truth, dtype={"id": str}).set_index("id")["label"]
+    labels = pd.read_csv(truth, dtype={"id": str, "system": str}).set_index("id")
     table = pd.read_parquet(run / "candidates.parquet")
     table = table[table["id"].isin(labels.index) & table["p_lens"].notna()].sort_values("id")
-    return table, labels.loc[table["id"]].to_numpy(float)
+    known = labels.loc[table["id"]]
+    system = known["system"].to_numpy(str) if "system" in known else known.index.to_numpy(str)
+    return table.assign(system=system), known["label"].to_numpy(float)
 
 
 def figures(ranker: model.Ranker, table: pd.DataFrame, label: FloatArray) -> dict[str, float]:
