@@ -68,7 +68,7 @@ def _stretched() -> tuple[tuple[str, SurveyFacts], ...]:
 
 @lru_cache(maxsize=1)
 def _default() -> SurveyFacts:
-    return configuration.load(SurveyFacts, configuration.CONFIG_DIR / "surveys" / "composite.yaml")
+    return configuration.load(SurveyFacts, configuration.CONFIG_DIR / "surveys" / "cfhtls_composite.yaml")
 
 
 def _blank(picture: npt.NDArray[np.uint8]) -> BoolArray:
