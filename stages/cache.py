@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def cached(data_dir: Path, frame: Frame, cache_dir: Path, workers: int = 2) -> C
         (folder, entry["name"], frame) for folder in data_sets(data_dir) for entry in read_manifest(folder)["shards"]
     ]
     sizes = [entry["n"] for folder in data_sets(data_dir) for entry in read_manifest(folder)["shards"]]
-    stamp = json.dumps([frame.size_pix, frame.pixel_arcsec, [str(j[:2]) for j in jobs], _hashes(data_dir)])
+    stamp = json.dumps([asdict(frame), [str(j[:2]) for j in jobs], _hashes(data_dir)])
     key = hashlib.sha256(stamp.encode()).hexdigest()[:16]
     folder = cache_dir / key
     if not (folder / "truth.parquet").is_file():

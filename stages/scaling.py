@@ -24,15 +24,25 @@ SLOT_WAVELENGTH_NM = (475.0, 622.0, 763.0)  # g, r, i
 _SLOT_REACH_NM = 90.0  # a band this near to a slot's wavelength fills it
 SOFTENING_SIGMA = 3.0  # asinh is linear below this many sigma: faint arcs keep their noise texture
 _DEFAULT_RESOLUTION_PIX = 2.5  # resolution assumed where the seeing is unknown, in native pixels
+_SHARP_ARCSEC = 0.3
 _MIN_COVERAGE = 0.5  # part of an output pixel that must be valid
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A square grid on the sky: `size_pix` pixels of `pixel_arcsec` on a side."""
+    """A square grid on the sky: `size_pix` pixels of `pixel_arcsec` on a side.
+
+    sharp_pixel_arcsec : pixel for images sharper than 0.3 arcsec, where another serves them better.
+    """
 
     size_pix: int
     pixel_arcsec: float
+    sharp_pixel_arcsec: float | None = None
+
+    def pixel_of(self, cutout: Cutout) -> float:
+        """Side of a grid pixel in arcsec for a cutout."""
+        sharp = self.sharp_pixel_arcsec is not None and resolution_arcsec(cutout) < _SHARP_ARCSEC
+        return self.sharp_pixel_arcsec if sharp and self.sharp_pixel_arcsec is not None else self.pixel_arcsec
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +71,7 @@ def network_inputs(cutouts: Sequence[Cutout], frame: Frame) -> NetworkInput:
     step = np.ones(len(cutouts))
     noise = np.full((len(cutouts), N_SLOTS), np.nan)
     for k, cutout in enumerate(cutouts):
-        step[k] = frame.pixel_arcsec / cutout.pixel_scale_arcsec
+        step[k] = frame.pixel_of(cutout) / cutout.pixel_scale_arcsec
         origin[k] = cutout.xy_pix - step[k] * (size - 1) / 2
         pixels[k], noise[k] = _planes(cutout, size, origin[k], step[k])
         present = pixels[k, N_SLOTS:].any(axis=(1, 2)).mean()

@@ -12,7 +12,7 @@ from stages.augment import Augmentation
 from stages.scaling import N_CHANNELS, N_CONDITIONS, Frame
 from stages.training import Schedule
 
-FRAME = Frame(64, 0.1875)
+FRAME = Frame(64, 0.1875, sharp_pixel_arcsec=0.11)
 
 
 @dataclass(frozen=True)
