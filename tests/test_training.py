@@ -1,0 +1,69 @@
+"""The training loop: resumed runs are the same runs, rotations undo each other, calibration recovers a known map."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.training import Schedule, dihedral, fit, learning_rate, platt, undihedral
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_undihedral_undoes_dihedral(k: int) -> None:
+    x = torch.arange(2 * 5 * 5).reshape(2, 5, 5)
+    assert torch.equal(undihedral(dihedral(x, k), k), x)
+
+
+def test_the_eight_turns_are_eight() -> None:
+    x = torch.arange(9).reshape(3, 3)
+    assert len({tuple(dihedral(x, k).flatten().tolist()) for k in range(8)}) == 8
+
+
+class Stop(Exception):
+    pass
+
+
+def run(out: Path, stop_at: int | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 1))
+    step = 0
+
+    def loss_of(model: nn.Module, rng: np.random.Generator) -> Tensor:
+        nonlocal step
+        step += 1
+        if stop_at is not None and step > stop_at:
+            raise Stop
+        x = torch.from_numpy(rng.normal(size=(16, 3)).astype(np.float32))
+        result: Tensor = ((model(x)[:, 0] - x.sum(1)) ** 2).mean()
+        return result
+
+    schedule = Schedule(steps=20, check_steps=5, warmup_steps=3, learning_rate=0.01)
+    return fit(net, loss_of, lambda m: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy", 1)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole").state_dict()
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", stop_at=12)
+    resumed = run(tmp_path / "parts").state_dict()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+    schedule = Schedule(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(schedule, k) for k in range(100)]
+    assert rates[0] < 0.2
+    assert max(rates) > 0.9
+    assert rates[-1] < 0.01
+
+
+def test_platt_recovers_a_known_map() -> None:
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0, 2, 20000)
+    label = (rng.random(20000) < 1 / (1 + np.exp(-(1.5 * logit - 0.7)))).astype(int)
+    slope, offset = platt(logit, label, balanced=False)
+    assert slope == pytest.approx(1.5, rel=0.06)
+    assert offset == pytest.approx(-0.7, abs=0.08)
