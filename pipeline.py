@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import secrets
 import sys
 import time
 from collections import Counter, defaultdict
@@ -252,7 +253,8 @@ def begin(run_dir: Path, request: dict[str, Any], resume: bool) -> Parts:
         if old["request"] != json.loads(json.dumps(request)):
             raise RunError(f"{run_dir}: was begun with other inputs, settings or weights. Name another --output.")
     else:
-        write_json(path, {"status": "running", "request": request})
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        write_json(path, {"status": "running", "run_id": run_id, "request": request})
     return parts
 
 
@@ -269,6 +271,7 @@ def finish(
     scored = [row for row in best if row.status != "skipped"]
     summary = {
         "status": "partial" if stopped else "complete",
+        "run_id": json.loads((run_dir / "run.json").read_text())["run_id"],
         "request": request_of(options, config),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
