@@ -1,8 +1,8 @@
 """Speed and memory of a scan: python benchmarks/scan.py [--sizes 1000 10000]; Linux only (reads /proc).
 
-Makes FITS cutouts (three bands, 46 x 46, with ERR; one simulated object in a hundred is a lens), scans them with every
-default and prints cutouts per second, seconds per stage and the peak memory of all processes together. For comparison it
-also times reading the same files with astropy alone, in this process.
+Makes FITS cutouts (three bands, 46 x 46, with ERR; one simulated object in a hundred is a lens), scans them with the
+defaults and prints cutouts per second, seconds per stage and the peak memory of all processes together. For comparison
+it also times reading the same files with astropy alone, in this process.
 """
 
 from __future__ import annotations
