@@ -33,10 +33,10 @@ def train(config: CounterConfig, data_dir: Path, out_dir: Path) -> Path:
     resume = (out_dir / "detector" / "weights" / "last.pt").is_file()
     net = train_network(str(data_yaml), str(out_dir), config, resume)
     state = {key: value.float() for key, value in net.state_dict().items()}
-    calibration = calibrate(net, data_dir, config.min_snr)
+    calibration, resolution = calibrate(net, data_dir, config.min_snr)
     state["calibration"] = torch.tensor(calibration, dtype=torch.float64)
     card = Card(
-        "counter", "1", to_mapping(config), {"resolution_arcsec": [0.07, 1.5], "bands": [1, 3]}, fingerprint(data_dir),
+        "counter", "1", to_mapping(config), {"resolution_arcsec": resolution, "bands": [1, 3]}, fingerprint(data_dir),
         {"calibration_slope_offset": dict(zip(CLASSES, calibration, strict=True))},
         "Confidences are calibrated on held-out simulations: the share of detections that are real.",
     )  # fmt: skip
@@ -45,11 +45,16 @@ def train(config: CounterConfig, data_dir: Path, out_dir: Path) -> Path:
     return path
 
 
-def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> list[list[float]]:
-    """Slope and offset per class that turn the logit of a raw confidence into a probability of being real."""
+def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list[float]], list[float]]:
+    """Slope and offset per class that turn the logit of a raw confidence into a probability of being real.
+
+    Also the range of resolution, in arcsec, of the held-out cutouts.
+    """
     score: list[list[float]] = [[], []]
     real: list[list[bool]] = [[], []]
+    seen: list[float] = []
     for cutouts, truths in held_out(data_dir, "validation", min_snr):
+        seen += [resolution_arcsec(c) for c in cutouts]
         for cutout, truth, found in zip(cutouts, truths, detect(net, cutouts), strict=True):
             for kind in range(len(CLASSES)):
                 here = found.kind == kind
@@ -64,7 +69,7 @@ def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> list[list[float
             fits.append([1.0, 0.0])
         else:
             fits.append(list(platt(logit(np.array(confidence)), np.array(label, int), balanced=False)))
-    return fits
+    return fits, [round(min(seen), 3), round(max(seen), 3)]
 
 
 def held_out(
