@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import warnings
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.io.fits.verify import VerifyWarning
-from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
-from astropy.wcs import WCS, FITSFixedWarning
-from astropy.wcs.utils import proj_plane_pixel_scales
 from skimage.measure import block_reduce
 
 from stages.bands import wavelength_nm
@@ -31,38 +22,25 @@ from stages.ingest.field import (
     sharpest_fwhm_pix,
     stacked,
 )
-from stages.ingest.names import ROLES, parse
+from stages.ingest.fits_header import band_names, celestial_wcs, pixel_scale_arcsec, seeing_arcsec
+from stages.ingest.fits_planes import Planes, load
 from stages.records import BoolArray, FloatArray
 from stages.survey import SurveyFacts
 
 MASKED_RMS = 1e8  # an error this large marks a bad pixel
-_SEEING_KEYS = ("SEEING", "PSF_FWHM", "FWHM", "PSF_RAD", "IQ")
-_SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCL", "SECPIX", "SECPIX1")
 _GROUND_BANDS = frozenset("ugrizy")
-_SMALL_IMAGES = 4  # this many unnamed images of one file are objects of their own
-
-
-@dataclass(frozen=True, eq=False)
-class Planes:
-    """What one file holds, by role; header of its image."""
-
-    images: list[FloatArray]
-    header: fits.Header
-    other: dict[str, FloatArray] = field(default_factory=dict)
-    integers: bool = False
-    objects: bool = False
 
 
 def read(path: Path, facts: SurveyFacts | None) -> list[Field | ReadError]:
     """One file: usually one field; several where it is a stack of unnamed images of objects."""
     planes = load(path)
     if not planes.objects:
-        return [_field(planes, _band_names(path, planes, facts), facts)]
+        return [_field(planes, band_names(path, planes.header, planes.n_bands, facts), facts)]
     out: list[Field | ReadError] = []
     for image in planes.images:
         try:
             single = Planes([image], planes.header, integers=planes.integers)
-            out.append(_field(single, _band_names(path, single, facts), facts))
+            out.append(_field(single, band_names(path, single.header, single.n_bands, facts), facts))
         except ReadError as error:
             out.append(error)
     return out
@@ -111,96 +89,7 @@ def read_bands(files: Mapping[tuple[str, str], Sequence[Path]], facts: SurveyFac
     ).because(*(r for f in whole for r in f.reasons), *reasons)
 
 
-def load(path: Path) -> Planes:
-    """Read every image of a file into memory, sorted by role; raises ReadError with the reason."""
-    data = _bytes(path)
-    images: list[FloatArray] = []
-    other: dict[str, FloatArray] = {}
-    header, integers, tables, unnamed = None, False, 0, 0
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", AstropyWarning)
-        warnings.simplefilter("always", VerifyWarning)
-        try:
-            with fits.open(io.BytesIO(data), lazy_load_hdus=False) as units:
-                for unit in units:
-                    if isinstance(unit, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(unit, fits.CompImageHDU):
-                        tables += 1
-                        continue
-                    if unit.data is None:
-                        header = header if header is not None else unit.header
-                        continue
-                    role = ROLES.get(unit.name.lower(), "image")
-                    plane = np.asarray(unit.data)
-                    if role != "image":
-                        other[role] = _native(plane)
-                        continue
-                    if not images:
-                        header = unit.header if unit.header.get("NAXIS", 0) else header
-                        header = _merged(units[0].header, unit.header)
-                        integers = plane.dtype.kind in "iu" and "BSCALE" not in unit.header
-                    images.append(_native(plane))
-                    unnamed += unit.name == "" or unit.name == "PRIMARY"
-        except ReadError:
-            raise
-        except Exception as error:  # astropy raises nearly anything on mutated headers
-            raise ReadError(
-                _why(said, data), f"{type(error).__name__}: {error}. Copy or make the file anew."
-            ) from error
-        if not images and any("truncated" in str(w.message).lower() for w in said):
-            raise ReadError("truncated", "The file ends early. Copy it again.")
-    if not images or header is None:
-        if tables:
-            raise ReadError(
-                "no_image", "A table without an image. If it lists objects on tiles, give it as --catalogue."
-            )
-        raise ReadError("no_image", "No image in the file. Check how it was made.")
-    return Planes(images, header, other, integers, objects=len(images) >= _SMALL_IMAGES and unnamed == len(images))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ReadError("unreadable", f"{error.strerror}. Check the file's permissions and the disk.") from error
-    if not data:
-        raise ReadError("empty_file", "The file has no bytes. Copy or make it anew.")
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = gzip.decompress(data)
-        except EOFError as error:
-            raise ReadError("truncated", "The compressed file ends early. Copy it again.") from error
-        except (OSError, zlib.error) as error:
-            raise ReadError("unreadable", f"{error}. Copy the compressed file again.") from error
-    if not data.startswith(b"SIMPLE"):
-        raise ReadError("wrong_type", "Not a FITS file, whatever its name says. Check how it was made.")
-    return data
-
-
-def _why(said: Sequence[warnings.WarningMessage], data: bytes) -> str:
-    cut = any("truncated" in str(w.message).lower() for w in said) or len(data) % 2880
-    return "truncated" if cut else "unreadable"
-
-
-def _native(plane: Any) -> FloatArray:
-    if plane.dtype.kind not in "fiub":
-        raise ReadError("wrong_type", f"An image of {plane.dtype}. Expected numbers.")
-    return np.asarray(plane, dtype=np.float32)
-
-
-def _merged(primary: fits.Header, own: fits.Header) -> fits.Header:
-    """An extension's header with what only the primary says."""
-    merged = own.copy()
-    for card in primary.cards:
-        if (
-            card.keyword
-            and card.keyword not in merged
-            and card.keyword not in ("COMMENT", "HISTORY", "EXTEND", "SIMPLE")
-        ):
-            merged.append(card)
-    return merged
-
-
-def _field(planes: Planes, bands: tuple[str, ...], facts: SurveyFacts | None, strict_noise: bool = True) -> Field:
+def _field(planes: Planes, bands: tuple[str, ...], facts: SurveyFacts | None) -> Field:
     header = planes.header
     flux = planes.images[0] if len(planes.images) == 1 else _stack(planes.images)
     flux = np.squeeze(flux, axis=tuple(k for k, n in enumerate(flux.shape[:-2]) if n == 1)) if flux.ndim > 3 else flux
@@ -216,8 +105,8 @@ def _field(planes: Planes, bands: tuple[str, ...], facts: SurveyFacts | None, st
         bands = ASSUMED_BANDS.get(len(flux), tuple(f"band{k}" for k in range(len(flux))))
         reasons += ["assumed_bands"] if len(flux) > 1 else []
     variance, masked = _noise(planes.other, flux.shape)
-    wcs = _wcs(header)
-    scale = _scale(header, wcs, facts)
+    wcs = celestial_wcs(header)
+    scale = pixel_scale_arcsec(header, wcs, facts)
     if not np.isfinite(scale):
         ground = len(bands) > 1 or bands[0].lower() in _GROUND_BANDS
         scale = ASSUMED_GROUND_SCALE_ARCSEC if ground else ASSUMED_FIELD_ARCSEC / max(flux.shape[1:])
@@ -227,7 +116,7 @@ def _field(planes: Planes, bands: tuple[str, ...], facts: SurveyFacts | None, st
     if finer > 1:
         reasons.append("assumed_psf_sampling")
         kernels = [None if k is None else block_reduce(k, finer, np.sum) for k in kernels]
-    fwhm = np.array([_seeing(header, k, band, kernels[k], scale, facts) for k, band in enumerate(bands)])
+    fwhm = np.array([seeing_arcsec(header, k, band, kernels[k], scale, facts) for k, band in enumerate(bands)])
     survey = facts.name if facts is not None else str(header.get("SURVEY", "")).strip()
     return checked(
         Field(flux, variance, ~masked, bands, scale, fwhm, stacked(kernels), wcs, survey,
@@ -297,41 +186,6 @@ def _masked(plane: FloatArray) -> np.ndarray[Any, Any]:
     return np.asarray(plane != 0)
 
 
-def _wcs(header: fits.Header) -> WCS | None:
-    if not str(header.get("CTYPE1", "")).startswith(("RA", "DEC", "GLON")):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        try:
-            wcs = WCS(header, naxis=2)
-            return wcs if wcs.has_celestial else None
-        except Exception:  # a broken WCS leaves the pixels usable
-            return None
-
-
-def _scale(header: fits.Header, wcs: WCS | None, facts: SurveyFacts | None) -> float:
-    """Arcsec per pixel from the WCS, a keyword or a CD matrix alone, else the survey's; NaN if nowhere."""
-    if wcs is not None:
-        try:
-            scale = float(np.mean(proj_plane_pixel_scales(wcs))) * 3600
-            if 1e-3 < scale < 10:
-                return scale
-        except Exception:  # singular matrices
-            pass
-    for key in _SCALE_KEYS:
-        value = _number(header.get(key))
-        if 1e-3 < value < 10:
-            return value
-    matrix = [_number(header.get(k, 0.0)) for k in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
-    scale = float(np.sqrt(abs(matrix[0] * matrix[3] - matrix[1] * matrix[2]))) * 3600
-    if not 1e-3 < scale < 10:
-        scale = abs(_number(header.get("CDELT1"))) * 3600
-    if 1e-3 < scale < 10:
-        return scale
-    return facts.pixel_scale_arcsec if facts is not None else float("nan")
-
-
 def _kernels(psf: FloatArray | None, n: int) -> list[FloatArray | None]:
     if psf is None or not psf.size or psf.ndim not in (2, 3):
         return [None] * n
@@ -346,41 +200,3 @@ def _psf_oversampling(kernels: Sequence[FloatArray | None], flux: FloatArray, va
             ratio = psf_fwhm_pix(kernel) / sharpest_fwhm_pix(plane, good)
             return round(ratio) if 1.6 < ratio < 8 else 1
     return 1
-
-
-def _seeing(
-    header: fits.Header, index: int, band: str, kernel: FloatArray | None, scale: float, facts: SurveyFacts | None
-) -> float:
-    """FWHM in arcsec of one band: from its PSF, its own keyword, a common keyword or the survey."""
-    if kernel is not None and np.isfinite(measured := psf_fwhm_pix(kernel)):
-        return measured * scale
-    for key in (f"FWHM{index}", f"FWHM_{band}".upper(), *_SEEING_KEYS):
-        value = _number(header.get(key))
-        if 0.01 < value < 10:
-            return value
-    return facts.psf_fwhm_arcsec.get(band, float("nan")) if facts is not None else float("nan")
-
-
-def _band_names(path: Path, planes: Planes, facts: SurveyFacts | None) -> tuple[str, ...]:
-    """Filters of a file's planes from its header, its name or the survey; () where nothing says."""
-    header = planes.header
-    n = len(planes.images) if len(planes.images) > 1 else (len(planes.images[0]) if planes.images[0].ndim == 3 else 1)
-    listed = str(header.get("BANDS", "")).strip()
-    if listed:
-        words = tuple(listed.replace(",", " ").split())
-        return words if len(words) == n else tuple(listed.replace(",", "").replace(" ", ""))
-    numbered = tuple(str(header.get(f"BAND{k + 1}", header.get(f"FILTER{k + 1}", ""))).strip() for k in range(n))
-    if all(numbered) and n > 1:
-        return numbered
-    if n == 1:
-        own = next((str(header[k]).strip() for k in ("FILTER", "BAND", "FILTNAM") if k in header), "")
-        spellings = [own, *own.replace("-", "_").split("_"), parse(path).band]
-        return (next((w for w in spellings if np.isfinite(wavelength_nm(w))), own),)
-    return facts.bands if facts is not None and len(facts.bands) == n else ()
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
