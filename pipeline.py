@@ -105,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, RunError, configuration.ConfigError, weights.WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}. Free space or mend permissions, then run again with --resume.", file=sys.stderr)
+        return 2
 
 
 def scan(options: argparse.Namespace) -> int:
@@ -123,6 +126,9 @@ def scan(options: argparse.Namespace) -> int:
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     stages = Stages.load(config, pick_device(options.device))
     parts = begin(run_dir, request_of(options, config), options.resume)
+    if (finished := json.loads((run_dir / "run.json").read_text()))["status"] == "complete":
+        print(describe(finished, run_dir))
+        return 0
     stopped = False
     first = parts.count()
     try:
@@ -134,6 +140,8 @@ def scan(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         stopped = True
     summary = finish(run_dir, parts, stages, config, options, stopped)
+    if not stopped:
+        parts.clear()
     print(describe(summary, run_dir))
     return 130 if stopped else 0
 

@@ -111,6 +111,10 @@ def test_interrupted_run_is_valid_and_resumes_to_the_same_candidates(survey: Pat
     done = subprocess.run([*command, "--resume"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "candidates.csv").read_bytes() == (whole / "candidates.csv").read_bytes()
+    assert not (tmp_path / "run" / "parts").exists()
+    again = subprocess.run([*command, "--resume"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert again.stdout.startswith("complete:")
 
 
 def test_positions_are_in_the_input_files_own_frame(tmp_path: Path) -> None:
