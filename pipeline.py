@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-import secrets
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from stages import __version__, weights
 from stages import config as configuration
+from stages import weights
 from stages.arcs import predict as arcs
 from stages.classifier import predict as classifier
 from stages.counter import predict as counter
@@ -39,6 +35,7 @@ from stages.records import ArcScore, Candidate, Cutout, CutoutBatch, ImageCount,
 from stages.report.catalogues import write_regions, write_votable
 from stages.report.page import write_report
 from stages.report.parts import Parts
+from stages.report.run_folder import RunError, describe, open_run, read_summary, versions, write_json
 from stages.report.stamp import Stamp, make_stamp
 from stages.report.tables import read_rows, to_table, write_candidates, write_problems
 from stages.survey import SurveyFacts
@@ -69,10 +66,6 @@ class PipelineConfig:
             raise ValueError(f"weights: no file for {absent}")
         if not 0 < self.prior < 1:
             raise ValueError(f"prior {self.prior}: expected a share between 0 and 1")
-
-
-class RunError(ValueError):
-    """A run that cannot start; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +118,8 @@ def scan(options: argparse.Namespace) -> int:
     survey = Survey(options.input, ingest)
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     stages = Stages.load(config, pick_device(options.device))
-    parts = begin(run_dir, request_of(options, config), options.resume)
-    if (finished := json.loads((run_dir / "run.json").read_text()))["status"] == "complete":
+    parts = open_run(run_dir, request_of(options, config), options.resume)
+    if (finished := read_summary(run_dir))["status"] == "complete":
         print(describe(finished, run_dir))
         return 0
     stopped = False
@@ -134,7 +127,12 @@ def scan(options: argparse.Namespace) -> int:
     try:
         with tqdm(total=len(survey), unit="cutout", desc="scan", disable=options.quiet) as bar:
             bar.update(min(first * config.batch_size, len(survey)))
-            for index, batch in enumerate(survey.batches(first), start=first):
+            batches = enumerate(survey.batches(first), start=first)
+            while True:
+                with timed(stages, "ingest"):
+                    index, batch = next(batches, (-1, None))
+                if batch is None:
+                    break
                 parts.write(index, *look(batch, stages, config, options.all))
                 bar.update(len(batch.cutouts) + len(batch.problems))
     except KeyboardInterrupt:
@@ -241,31 +239,6 @@ def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) 
     ]
 
 
-def begin(run_dir: Path, request: dict[str, Any], resume: bool) -> Parts:
-    """Open the run's folder for writing, new or to be completed."""
-    path = run_dir / "run.json"
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"{run_dir}: cannot be written ({error.strerror}). Name another folder with --output."
-        ) from error
-    parts = Parts(run_dir)
-    if path.is_file():
-        old = json.loads(path.read_text())
-        if not resume:
-            raise RunError(f"{run_dir}: holds a run already. Add --resume to complete it, or name another --output.")
-        if old["request"] != json.loads(json.dumps(request)):
-            raise RunError(f"{run_dir}: was begun with other inputs, settings or weights. Name another --output.")
-    else:
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-        write_json(path, {"status": "running", "run_id": run_id, "request": request})
-    return parts
-
-
 def finish(
     run_dir: Path, parts: Parts, stages: Stages, config: PipelineConfig, options: argparse.Namespace, stopped: bool
 ) -> dict[str, Any]:
@@ -279,16 +252,10 @@ def finish(
     scored = [row for row in best if row.status != "skipped"]
     summary = {
         "status": "partial" if stopped else "complete",
-        "run_id": json.loads((run_dir / "run.json").read_text())["run_id"],
+        "run_id": read_summary(run_dir)["run_id"],
         "request": request_of(options, config),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "oddlens": __version__,
-            "python": platform.python_version(),
-            "torch": version("torch"),
-            "ultralytics": version("ultralytics"),
-            "lenstronomy": version("lenstronomy"),
-        },
+        "versions": versions(),
         "configuration": configuration.to_mapping(config),
         "counts": {name: status.get(name, 0) for name in ("ok", "degraded", "skipped")}
         | {"read": len(table), "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False)))},
@@ -299,22 +266,6 @@ def finish(
     summary["seconds"] = {name: round(value, 3) for name, value in stages.seconds.items()}
     write_json(run_dir / "run.json", summary)
     return summary
-
-
-def describe(summary: dict[str, Any], run_dir: Path) -> str:
-    """The run on one screen."""
-    n = summary["counts"]
-    lines = [
-        f"{summary['status']}: {n['read']} objects read: {n['ok']} ok, {n['degraded']} degraded, "
-        f"{n['skipped']} skipped; {n['selected']} selected",
-        f"  candidates  {run_dir / 'candidates.csv'} (and .parquet)",
-        f"  problems    {run_dir / 'problems.csv'}",
-        f"  report      {run_dir / 'report' / 'index.html'}",
-        "  seconds     " + ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
-    ]
-    if summary["status"] == "partial":
-        lines.append("Stopped early: these results are valid. The same command with --resume completes them.")
-    return "\n".join(lines)
 
 
 def request_of(options: argparse.Namespace, config: PipelineConfig) -> dict[str, Any]:
@@ -360,13 +311,6 @@ class timed:
 
     def __exit__(self, *_: object) -> None:
         self.stages.seconds[self.name] += time.perf_counter() - self.begun
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
