@@ -1,0 +1,105 @@
+"""Figures of a scan against a truth table: python benchmarks/accuracy.py RUN_DIR... --truth TRUTH.csv...
+
+What is printed depends on the truth's columns: `label` (1 lens, 0 not; other kinds of non-lenses by the column `kind`)
+gives ranking figures, `x_pix, y_pix` (a row per image) gives image counts, `theta_e_arcsec` gives Einstein radii. An
+object without a score counts as ranked last, one without a count or radius as wrong. Intervals are 95%, by bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from stages import metrics
+from stages.records import FloatArray
+
+N_BOOT = 1000
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--truth", type=Path, nargs="+", required=True)
+    options = parser.parse_args(argv)
+    rows = pd.concat([pd.read_parquet(run / "candidates.parquet") for run in options.runs]).set_index("id")
+    rows = rows[~rows.index.duplicated()]
+    truth = pd.concat([pd.read_csv(path, dtype={"id": str}) for path in options.truth])
+    truth.columns = truth.columns.str.lower()
+    if "label" in truth:
+        ranking(rows, truth[truth["label"].isin([0, 1])])
+    if {"x_pix", "y_pix"} <= set(truth):
+        counts(rows, truth)
+    if "theta_e_arcsec" in truth:
+        radii(rows, truth[truth["theta_e_arcsec"].notna()])
+    return 0
+
+
+def ranking(rows: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """AUROC and recalls of the score, against each kind of non-lens apart."""
+    score = rows["score"].reindex(truth["id"]).to_numpy(float)
+    print(f"without a score: {int(np.isnan(score).sum())} of {len(truth)}")
+    score = np.where(np.isnan(score), -1.0, score)
+    label = truth["label"].to_numpy(int)
+    kind = truth["kind"].fillna("").to_numpy(str) if "kind" in truth else np.full(len(truth), "non-lens")
+    lens = score[label == 1]
+    for name in sorted(set(kind[label == 0])):
+        other = score[(label == 0) & (kind == name)]
+        for what, figure in (
+            ("AUROC", metrics.auroc),
+            ("recall at FPR 1%", lambda a, b: metrics.tpr_at_fpr(a, b, 0.01)),
+            ("TPR0", lambda a, b: metrics.tpr_at_fpr(a, b, 0.0)),
+        ):
+            low, high = metrics.bootstrap(figure, lens, other, np.random.default_rng(0), N_BOOT)
+            print(f"{what} vs {name}: {figure(lens, other):.3f} [{low:.3f}, {high:.3f}] ({len(lens)} vs {len(other)})")
+
+
+def counts(rows: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Share of objects with the right number of images, images found within half the least separation, verdicts."""
+    exact, found, total, verdicts = [], 0, 0, []
+    for name, images in truth.groupby("id"):
+        true = images[["x_pix", "y_pix"]].to_numpy(float)
+        total += len(true)
+        if name not in rows.index:
+            exact.append(False)
+            continue
+        row = rows.loc[name]
+        seen = np.column_stack([row["image_x_pix"], row["image_y_pix"]]).reshape(-1, 2)
+        apart = min(np.hypot(*(a - b)) for k, a in enumerate(true) for b in true[k + 1 :])
+        found += sum(bool(len(seen)) and np.hypot(*(seen - a).T).min() < 0.5 * apart for a in true)
+        exact.append(row["n_images"] == len(true))
+        verdicts.append(row["theorem_verdict"])
+    print(
+        f"exact counts: {interval(np.array(exact, float), np.mean)} of {len(exact)}; images found: {found} of {total}"
+    )
+    print("verdicts:", pd.Series(verdicts).value_counts().to_dict())
+
+
+def radii(rows: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Errors of the Einstein radius and the share of true values inside the 68% interval."""
+    known = rows.reindex(truth["id"])
+    true = truth["theta_e_arcsec"].to_numpy(float)
+    error = (known["theta_e_arcsec"].to_numpy(float) - true) / true
+    inside = np.abs(error * true) <= known["theta_e_err_arcsec"].to_numpy(float)
+    print(
+        f"Einstein radius: median |error| {interval(np.nan_to_num(np.abs(error), nan=1.0), np.median)} of {len(true)}"
+    )
+    print(f"  bias {interval(error[np.isfinite(error)], np.median)}")
+    print(f"  inside the 68% interval {interval(inside.astype(float), np.mean)}")
+
+
+def interval(values: FloatArray, figure: object) -> str:
+    """A figure with its bootstrap interval, as text."""
+    assert callable(figure)  # mean or median
+    rng = np.random.default_rng(0)
+    low, high = np.percentile([figure(rng.choice(values, len(values))) for _ in range(N_BOOT)], [2.5, 97.5])
+    return f"{figure(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
