@@ -156,7 +156,7 @@ def _try_lens(o: Observation, cut: Selection, lens: Deflector, src: Source, name
     ] if with_point else []  # fmt: skip
     lensed = arcs + (o.see(np.zeros_like(light), points) if points else 0.0)
     variance = expose(base + lensed, o.unit_noise, o.sky_sigma, o.gain)[1]
-    mask = truth.arc_mask(arcs, variance)
+    mask = truth.arc_mask(arcs, variance, base)
     snr, contrast = truth.arc_snr(arcs, variance, mask), truth.arc_contrast(arcs, base, mask)
     n_bright = int((_point_rows(o, points, variance)["point_snr"] > cut.min_point_snr).sum()) if points else 0
     enough = n_bright >= cut.min_points if with_point else snr >= cut.min_arc_snr and contrast >= cut.min_arc_contrast

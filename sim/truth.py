@@ -12,13 +12,19 @@ from sim.scene import Images
 from stages.records import BoolArray, FloatArray
 
 _MASK_SIGMA = 1.5  # an arc pixel stands this far above the noise of all bands together
+_MASK_CONTRAST = 0.15  # and has at least this share of the deflector's light in some band
 _COVERAGE_BINS = 72
 
 
-def arc_mask(lensed: FloatArray, variance: FloatArray) -> BoolArray:
-    """Pixels (H, W) where lensed extended light (B, H, W) stands above the noise of all bands together."""
-    snr2 = (np.clip(lensed, 0, None) ** 2 / variance).sum(axis=0)
-    mask: BoolArray = snr2 > _MASK_SIGMA**2
+def arc_mask(lensed: FloatArray, variance: FloatArray, deflector: FloatArray) -> BoolArray:
+    """Pixels (H, W) where lensed extended light (B, H, W) can be seen.
+
+    It stands above the noise of all bands together, and in some band above a share of the deflector's light: what lies
+    under a deflector's core nobody can see, however bright it is.
+    """
+    light = np.clip(lensed, 0, None)
+    visible = (light > _MASK_CONTRAST * deflector).any(axis=0)
+    mask: BoolArray = ((light**2 / variance).sum(axis=0) > _MASK_SIGMA**2) & visible
     return mask
 
 

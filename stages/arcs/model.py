@@ -12,7 +12,7 @@ from stages.augment import Augmentation
 from stages.scaling import N_CHANNELS, N_CONDITIONS, Frame
 from stages.training import Schedule
 
-FRAME = Frame(80, 0.125)
+FRAME = Frame(80, 0.125, sharp_pixel_arcsec=0.08)
 N_RADII = 20
 RADIUS_UNIT_ARCSEC = 5.0  # the radius plane is in this unit, so that it stays of order one
 _N_HEAD = 3
@@ -77,7 +77,7 @@ class ArcNet(nn.Module):
 
     def forward(self, pixels: Tensor, conditions: Tensor, centre: Tensor) -> ArcOutput:
         """Run the network."""
-        radius = radius_plane(centre, pixels.shape[-1])
+        radius = radius_plane(centre, pixels.shape[-1], pixel_arcsec(conditions))
         h = torch.cat([pixels, (radius / RADIUS_UNIT_ARCSEC)[:, None]], 1)
         levels = []
         for k, level in enumerate(self.down):
@@ -92,15 +92,20 @@ class ArcNet(nn.Module):
         return ArcOutput(mask, numbers[:, 0], numbers[:, 1], numbers[:, 2].clamp(-8, 2))
 
 
-def radius_plane(centre: Tensor, size: int) -> Tensor:
-    """Distance (N, S, S) in arcsec of every pixel from centres (N, 2) on the grid."""
+def pixel_arcsec(conditions: Tensor) -> Tensor:
+    """Side (N,) of a grid pixel, which follows from the resolution (see `stages.scaling.Frame`)."""
+    return torch.where(conditions[:, 0] < 0, FRAME.sharp_pixel_arcsec or FRAME.pixel_arcsec, FRAME.pixel_arcsec)
+
+
+def radius_plane(centre: Tensor, size: int, pixel_arcsec: Tensor) -> Tensor:
+    """Distance (N, S, S) in arcsec of every pixel from centres (N, 2) on the grid of pixels (N,)."""
     index = torch.arange(size, device=centre.device, dtype=torch.float32)
     dx, dy = index - centre[:, :1], index - centre[:, 1:]
-    return torch.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2) * FRAME.pixel_arcsec
+    return torch.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2) * pixel_arcsec[:, None, None]
 
 
 def radial_profile(mask: Tensor, radius: Tensor) -> Tensor:
-    """Mean (N, N_RADII) of a mask in rings about the centre, out to the frame's half side."""
+    """Mean (N, N_RADII) of a mask in rings about the centre, out to the widest frame's half side."""
     width = 0.5 * FRAME.size_pix * FRAME.pixel_arcsec / N_RADII
     ring = (radius / width).floor().long().clamp(max=N_RADII).flatten(1)
     total = torch.zeros(len(mask), N_RADII + 1, device=mask.device)

@@ -56,7 +56,8 @@ class Predictor:
         out = []
         for k, cutout in enumerate(cutouts):
             low, middle, high = (
-                coverage_deg(got.mask[k], on_grid[k], FRAME.pixel_arcsec, threshold) for threshold in (0.65, 0.5, 0.35)
+                coverage_deg(got.mask[k], on_grid[k], seen.step_pix[k] * cutout.pixel_scale_arcsec, threshold)
+                for threshold in (0.65, 0.5, 0.35)
             )
             out.append(
                 ArcScore(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stages import metrics
 from stages.arcs.measure import coverage_deg
-from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig
+from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig, pixel_arcsec
 from stages.augment import drop, patches, photometric, refill
 from stages.cache import Cached, batches, cached
 from stages.config import to_mapping
@@ -25,7 +25,7 @@ from stages.weights import Card, save
 
 Rows = npt.NDArray[np.intp]
 _MASK_SHARE = 0.3  # a grid pixel is lensed where this share of it is
-_N_TURNS = 4
+_N_TURNS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def has_arc(data: Cached, rows: Rows, config: ArcsConfig) -> npt.NDArray[np.bool
 
 
 def turned(net: nn.Module, pixels: Tensor, conditions: Tensor, centre: Tensor) -> Turned:
-    """Apply a network to N cutouts in four rotations; centres (N, 2) on the grid."""
+    """Apply a network to N cutouts in two rotations; centres (N, 2) on the grid."""
     size = pixels.shape[-1]
     outputs: list[ArcOutput] = []
     with torch.inference_mode():
@@ -120,14 +120,15 @@ def calibrate(net: nn.Module, data: Cached, rows: Rows, config: ArcsConfig) -> t
     score, theta_pull, coverage = [], [], []
     arc = has_arc(data, rows, config)
     for part in batches(rows, 128):
-        got = turned(net, *_tensors(data, part))
+        tensors = _tensors(data, part)
+        got, pixel = turned(net, *tensors), pixel_arcsec(tensors[1]).numpy()
         score.append(got.score)
         truth = data.truth.iloc[part]
         centre = truth[["deflector_x", "deflector_y"]].to_numpy(float)
         for k in np.flatnonzero(has_arc(data, part, config)):
             error = np.log(truth["theta_e_arcsec"].iloc[k]) - got.log_theta[k]
             theta_pull.append((error, np.sqrt(got.variance[k] + got.scatter[k])))
-            low, middle, high = (coverage_deg(got.mask[k], centre[k], FRAME.pixel_arcsec, t) for t in (0.65, 0.5, 0.35))
+            low, middle, high = (coverage_deg(got.mask[k], centre[k], pixel[k], t) for t in (0.65, 0.5, 0.35))
             coverage.append((middle - truth["coverage_deg"].iloc[k], 0.5 * (high - low)))
     slope, offset = platt(np.concatenate(score), arc.astype(int))
     error, sigma = np.array(theta_pull).T
@@ -159,7 +160,7 @@ def _loss(
     n = config.schedule.batch_size
     chosen = np.concatenate([rng.choice(rows[0], n // 2), rng.choice(rows[1], n - n // 2)])
     pixels, conditions, centre = _tensors(data, chosen)
-    jitter = config.centre_jitter_arcsec / FRAME.pixel_arcsec * rng.normal(size=(n, 2))
+    jitter = config.centre_jitter_arcsec / pixel_arcsec(conditions).numpy()[:, None] * rng.normal(size=(n, 2))
     mask = torch.from_numpy(np.asarray(data.mask[chosen], np.float32) > _MASK_SHARE).float()
     turn = int(rng.integers(8))
     centre = dihedral_centre(centre + torch.from_numpy(jitter.astype(np.float32)), turn, FRAME.size_pix)

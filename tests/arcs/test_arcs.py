@@ -41,7 +41,7 @@ def test_centres_move_with_the_pixels(k: int) -> None:
 
 
 def test_radial_profile_is_the_mean_in_rings() -> None:
-    radius = radius_plane(torch.tensor([[39.5, 39.5]]), 80)
+    radius = radius_plane(torch.tensor([[39.5, 39.5]]), 80, torch.tensor([FRAME.pixel_arcsec]))
     mask = (radius > 1.0) & (radius <= 1.25)
     profile = radial_profile(mask.float(), radius)[0]
     width = 0.5 * FRAME.size_pix * FRAME.pixel_arcsec / len(profile)
