@@ -137,8 +137,8 @@ def detect(net: nn.Module, cutouts: Sequence[Cutout], device: str = "cpu", chunk
 def _boxes(net: nn.Module, batch: Tensor) -> list[npt.NDArray[np.float64]]:
     with torch.inference_mode():
         raw = net(batch)
-    raw = raw[0] if isinstance(raw, (tuple, list)) else raw
-    kept = non_max_suppression(raw, _MIN_CONFIDENCE, _NMS_OVERLAP, max_det=30, nc=len(CLASSES))
+        raw = raw[0] if isinstance(raw, (tuple, list)) else raw
+        kept = non_max_suppression(raw, _MIN_CONFIDENCE, _NMS_OVERLAP, max_det=30, nc=len(CLASSES))
     return [k.double().cpu().numpy() for k in kept]
 
 
