@@ -18,16 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from stages import config as configuration
 from stages import weights
-from stages.arcs import predict as arcs
-from stages.classifier import predict as classifier
-from stages.counter import predict as counter
 from stages.ingest import IngestOptions, InputError, Survey
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
@@ -39,6 +36,11 @@ from stages.report.run_folder import RunError, describe, open_run, read_summary,
 from stages.report.stamp import Stamp, make_stamp
 from stages.report.tables import read_rows, to_table, write_candidates, write_problems
 from stages.survey import SurveyFacts
+
+if TYPE_CHECKING:  # imported when they are loaded: the reading processes import this file and do without torch
+    from stages.arcs import predict as arcs
+    from stages.classifier import predict as classifier
+    from stages.counter import predict as counter
 
 STAGES = ("classifier", "counter", "arcs", "ranking")
 
@@ -81,6 +83,10 @@ class Stages:
     @classmethod
     def load(cls, config: PipelineConfig, device: str) -> Stages:
         """Load every stage's weights onto a device."""
+        from stages.arcs import predict as arcs
+        from stages.classifier import predict as classifier
+        from stages.counter import predict as counter
+
         path = {name: configuration.WEIGHTS_DIR / config.weights[name] for name in STAGES}
         return cls(
             classifier.load(path["classifier"], device, prior=config.prior),

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save_file
+if TYPE_CHECKING:  # reading processes know this module, and do without torch
+    import torch
 
 
 class WeightsError(ValueError):
@@ -37,6 +37,8 @@ class Card:
 
 def save(path: Path, state: dict[str, torch.Tensor], card: Card) -> Card:
     """Write `path` (.safetensors, floats as fp16) and its card (.json); returns the card with its sha256."""
+    from safetensors.torch import save_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
     save_file(half, path)
@@ -53,6 +55,8 @@ def save_card(path: Path, card: Card) -> Card:
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], Card]:
     """Read weights as float32 tensors with their card; raises WeightsError if absent, altered or without a card."""
+    from safetensors.torch import load_file
+
     card = load_card(path)
     state = load_file(path)
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, card

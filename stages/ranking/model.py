@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 
 from stages.records import VERDICTS, FloatArray
 from stages.weights import WeightsError
@@ -114,6 +113,8 @@ def _linear(data: dict[str, Any]) -> Linear:
 
 
 def _fit(table: FloatArray, label: FloatArray) -> Linear:
+    from sklearn.linear_model import LogisticRegression
+
     mean, scale = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-6)
     model = LogisticRegression(C=1.0, max_iter=1000).fit((table - mean) / scale, label)
     return Linear(
