@@ -264,7 +264,11 @@ def finish(
         "versions": versions(),
         "configuration": configuration.to_mapping(config),
         "counts": {name: status.get(name, 0) for name in ("ok", "degraded", "skipped")}
-        | {"read": len(table), "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False)))},
+        | {
+            "read": len(table),
+            "flagged": int(np.isfinite(table["arc_score"].to_numpy(zero_copy_only=False)).sum()),
+            "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False))),
+        },
         "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
     }
     with timed(stages, "report"):

@@ -497,7 +497,7 @@ function header() {
   const parts = [DATA.input, finished, run.run_id && `run ${run.run_id}`].filter(Boolean).join(" · ");
   $("run-line").append(run.status === "partial" ? el("strong", { class: "warn" }, "partial run · ") : "", parts);
   $("run-line").title = $("run-line").textContent;
-  const order = ["read", "ok", "degraded", "skipped", "selected"];
+  const order = ["read", "ok", "degraded", "skipped", "flagged", "selected"];
   const place = ([name]) => (order.includes(name) ? order.indexOf(name) : order.length);
   for (const [name, value] of Object.entries(run.counts || {}).sort((a, b) => place(a) - place(b))) {
     $("counts").append(el("div", { class: `${name} ${value ? "" : "zero"}` }, el("dt", {}, name), el("dd", {}, Number(value).toLocaleString("en"))));

@@ -68,7 +68,7 @@ def describe(summary: dict[str, Any], run_dir: Path) -> str:
     n = summary["counts"]
     lines = [
         f"{summary['status']}: {n['read']} objects read: {n['ok']} ok, {n['degraded']} degraded, "
-        f"{n['skipped']} skipped; {n['selected']} selected",
+        f"{n['skipped']} skipped; {n['flagged']} flagged by stage 1, {n['selected']} selected",
         f"  candidates  {run_dir / 'candidates.csv'} (and .parquet)",
         f"  problems    {run_dir / 'problems.csv'}",
         f"  report      {run_dir / 'report' / 'index.html'}",
