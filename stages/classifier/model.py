@@ -13,6 +13,7 @@ from stages.scaling import N_CHANNELS, N_CONDITIONS, Frame
 from stages.training import Schedule
 
 FRAME = Frame(64, 0.1875, sharp_pixel_arcsec=0.11)
+N_VIEWS = 8  # rotations and reflections over which logits are averaged
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages import config as configuration
 from stages import weights
-from stages.classifier.model import FRAME, Classifier, ClassifierConfig
-from stages.records import ClassifierResult, Cutout
+from stages.classifier.model import FRAME, N_VIEWS, Classifier, ClassifierConfig
+from stages.records import ClassifierResult, Cutout, FloatArray
 from stages.scaling import N_SLOTS, network_inputs
+from stages.training import dihedral
 
 _MIN_VALID_SHARE = 0.3
+_SECOND_LOOK = 0.02  # above this probability at equal prior every view is looked at
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
 
@@ -39,13 +42,14 @@ class Predictor:
         if not cutouts:
             return ClassifierResult(ids, np.empty(0), np.empty(0), np.empty(0, bool))
         seen = network_inputs(cutouts, FRAME)
-        pixels = torch.from_numpy(seen.pixels).contiguous(memory_format=torch.channels_last).to(self.device)
+        pixels = torch.from_numpy(seen.pixels).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
-        with torch.inference_mode():
-            raw = torch.stack([net(pixels, conditions) for net in self.members]).double().cpu().numpy()
-        shift = np.log(self.prior / (1 - self.prior))
-        members = 1 / (1 + np.exp(-(self.slope * raw + self.offset + shift)))
-        p = 1 / (1 + np.exp(-(self.slope * raw.mean(axis=0) + self.offset + shift)))
+        raw = self._logits(pixels, conditions, range(1))
+        again = np.flatnonzero(self._probability(raw.mean(axis=0), 0.5) > _SECOND_LOOK)
+        if len(again):  # the other views of what may be a lens
+            views = self._logits(pixels[again], conditions[again], range(1, N_VIEWS))
+            raw[:, again] = (raw[:, again] + (N_VIEWS - 1) * views) / N_VIEWS
+        members, p = self._probability(raw, self.prior), self._probability(raw.mean(axis=0), self.prior)
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
         lacking = 1 - seen.conditions[:, 1]
@@ -55,6 +59,20 @@ class Predictor:
         low, high = self.resolution_arcsec
         outside = (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
         return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
+
+    def _logits(self, pixels: Tensor, conditions: Tensor, views: range) -> FloatArray:
+        """Members' logits (M, N), averaged over some views."""
+        out = torch.zeros(len(self.members), len(pixels))
+        with torch.inference_mode():
+            for k in views:
+                turned = dihedral(pixels, k).contiguous(memory_format=torch.channels_last)
+                out += torch.stack([net(turned, conditions) for net in self.members]).cpu()
+        return np.asarray((out / len(views)).double().numpy())
+
+    def _probability(self, logit: FloatArray, prior: float) -> FloatArray:
+        """Calibrated probability at a share of lenses."""
+        shift = np.log(prior / (1 - prior))
+        return np.asarray(1 / (1 + np.exp(-(self.slope * logit + self.offset + shift))))
 
 
 def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, batches, cached
-from stages.classifier.model import FRAME, Classifier, ClassifierConfig
+from stages.classifier.model import FRAME, N_VIEWS, Classifier, ClassifierConfig
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.training import dihedral, fit, platt
@@ -69,14 +69,14 @@ def usable(data: Cached, config: ClassifierConfig) -> tuple[Rows, Rows]:
 
 
 def logits_of(net: nn.Module, data: Cached, rows: Rows) -> npt.NDArray[np.float64]:
-    """Logits (n,) of rows, averaged over four rotations."""
+    """Logits (n,) of rows, averaged over rotations and reflections."""
     net.eval()
     out = []
     with torch.inference_mode():
         for part in batches(rows, 256):
             pixels = torch.from_numpy(np.asarray(data.pixels[part], np.float32))
             conditions = torch.from_numpy(data.conditions[part])
-            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(4)).numpy() / 4)
+            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(N_VIEWS)).numpy() / N_VIEWS)
     return np.concatenate(out).astype(np.float64)
 
 
