@@ -33,9 +33,8 @@ def read_entry(entry: Entry, options: IngestOptions) -> list[Answer]:
             return [Problem("", entry.source, "skipped", entry.reason, entry.message)]
         if entry.kind == "bad":
             return [_skipped(entry, k, ReadError(entry.reason, entry.message)) for k in range(len(entry.ids))]
-        if entry.kind == "tile":
-            return _tile(entry, options)
-        return _objects(entry, options)
+        with np.errstate(all="ignore"):  # wild pixels overflow; they are marked invalid
+            return _tile(entry, options) if entry.kind == "tile" else _objects(entry, options)
     except ReadError as error:
         return [_skipped(entry, k, error) for k in range(len(entry.ids))]
     except MemoryError:
