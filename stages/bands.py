@@ -13,29 +13,30 @@ WAVELENGTH_NM: dict[str, float] = {
 }  # fmt: skip
 
 _SPACE_FILTER = re.compile(r"^f(\d{3,4})(w|m|n|lp|x|w2)$")
+_JWST_BELOW_1000 = frozenset(  # the ones that count in 10 nm; HST's F200LP, F300X and F300W are in nm
+    "f200w f210m f212n f250m f277w f300m f322w2 f323n f335m f356w f360m f380m f405n f410m f430m f444w f460m f466n "
+    "f470n f480m f560w f770w".split()
+)
 
 
 def wavelength_nm(band: str) -> float:
     """Effective wavelength of a band in nm, NaN for a name not known.
 
-    Takes survey spellings ("g.MP9401", "OCAM_g_SDSS", "z.00000") and space filters ("F814W": 814 nm, "F160W": 1600 nm
-    because HST's infrared names count in 10 nm below 200, "F444W": 4440 nm because JWST's do above F850LP's range).
+    Takes survey spellings ("g.MP9401", "OCAM_g_SDSS", "z.00000", "g'"), space filters ("F814W": 814 nm, "F160W":
+    1600 nm because HST's infrared names count in 10 nm below 200, "F444W": 4440 nm because JWST's do) and filters named
+    with their wheel or instrument ("CLEAR1L; F814W", "ACS_F814W"): the first part that is known counts.
     """
     name = band.strip().lower()
+    parts = (_one_word(part) for part in (name, *re.split(r"[^a-z0-9]+", name)))
+    return next((wavelength for wavelength in parts if wavelength is not None), float("nan"))
+
+
+def _one_word(name: str) -> float | None:
     if name in WAVELENGTH_NM:
         return WAVELENGTH_NM[name]
     space = _SPACE_FILTER.match(name)
-    if space:
-        number = float(space.group(1))
-        if number < 200 or number >= 1000:  # HST infrared (F105W-F160W), JWST MIRI (F1000W-F2550W)
-            return number * 10.0
-        return number * 10.0 if number in _NIRCAM_NUMBERS else number
-    for part in re.split(r"[._\-\s]+", name):
-        if part in WAVELENGTH_NM:
-            return WAVELENGTH_NM[part]
-    return float("nan")
-
-
-_NIRCAM_NUMBERS = frozenset(
-    int(n) for n in "200 210 212 250 277 300 322 323 335 356 360 405 410 430 444 460 466 470 480 560 770".split()
-)
+    if space is None:
+        return None
+    number = float(space.group(1))
+    tens = number < 200 or number >= 1000 or name in _JWST_BELOW_1000  # HST infrared, JWST MIRI, JWST
+    return number * 10.0 if tens else number

@@ -31,6 +31,8 @@ def load(cls: type[T], path: Path | str) -> T:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file. Check the path.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML ({error}). Correct the line named above.") from error
     return from_mapping(cls, {} if data is None else data, str(path))
@@ -60,7 +62,7 @@ def _build(kind: Any, data: Any, at: str, faults: list[str]) -> Any:
             return None
         return _build(next(c for c in choices if c is not type(None)), data, at, faults)
     if origin is tuple:
-        if not isinstance(data, list):
+        if not isinstance(data, list | tuple):
             faults.append(f"{at}: expected a list, got {data!r}")
             return ()
         kinds = typing.get_args(kind)
@@ -86,6 +88,7 @@ def _build_dataclass(kind: Any, data: Any, at: str, faults: list[str]) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     prefix = f"{at}." if at else ""
+    before = len(faults)
     faults += [f"unknown key {prefix}{key}" for key in data if key not in fields]
     values: dict[str, Any] = {}
     for name, spec in fields.items():
@@ -93,7 +96,7 @@ def _build_dataclass(kind: Any, data: Any, at: str, faults: list[str]) -> Any:
             values[name] = _build(hints[name], data[name], prefix + name, faults)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             faults.append(f"missing key {prefix}{name}")
-    if faults:
+    if len(faults) > before:
         return None
     try:
         return kind(**values)

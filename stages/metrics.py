@@ -22,7 +22,7 @@ def tpr_at_fpr(positive: FloatArray, negative: FloatArray, fpr: float) -> float:
     """Recall of lenses above the cut that lets at most `fpr` of the non-lenses through; fpr=0 is TPR0."""
     if not len(positive) or not len(negative):
         return float("nan")
-    allowed = int(np.floor(fpr * len(negative)))
+    allowed = int(np.floor(fpr * len(negative) + 1e-9))  # 0.29 * 100 is 29, not 28.999...
     cut = np.sort(negative)[::-1][min(allowed, len(negative) - 1)]
     return float((positive > cut).mean())
 

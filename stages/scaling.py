@@ -89,7 +89,8 @@ def resolution_arcsec(cutout: Cutout) -> float:
 def slots(bands: Sequence[str]) -> tuple[int, ...]:
     """Index of the band that fills each colour slot (blue, middle, red); -1 where none does.
 
-    Bands near g, r, i take their slots; where none is near, the bands are spread from short to long wavelengths.
+    Bands near g, r, i take the slot nearest to them; where none is near, the bands are spread from short to long
+    wavelengths.
     """
     wavelength = np.array([wavelength_nm(band) for band in bands])
     near = [_nearest(wavelength, target) for target in SLOT_WAVELENGTH_NM]
@@ -104,7 +105,9 @@ def slots(bands: Sequence[str]) -> tuple[int, ...]:
 
 
 def _nearest(wavelength: FloatArray, target: float) -> int:
-    distance = np.where(np.isfinite(wavelength), np.abs(wavelength - target), np.inf)
+    slot = np.abs(wavelength[:, None] - np.array(SLOT_WAVELENGTH_NM)).argmin(axis=1)  # no band fills two slots
+    here = np.isfinite(wavelength) & (np.array(SLOT_WAVELENGTH_NM)[slot] == target)
+    distance = np.where(here, np.abs(wavelength - target), np.inf)
     best = int(np.argmin(distance))
     return best if distance[best] <= _SLOT_REACH_NM else -1
 

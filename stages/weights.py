@@ -40,10 +40,16 @@ def save(path: Path, state: dict[str, torch.Tensor], card: Card) -> Card:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
-    save_file(half, path)
+    save_file({k: _half(v).contiguous().cpu() for k, v in state.items()}, path)
     path.chmod(0o644)  # safetensors leaves it to its owner alone
     return save_card(path, card)
+
+
+def _half(value: torch.Tensor) -> torch.Tensor:
+    """Floats as fp16, or as float32 where one of them is too large for fp16."""
+    if not value.is_floating_point():
+        return value
+    return value.half() if bool((value.abs() < 65504).all()) else value.float()
 
 
 def save_card(path: Path, card: Card) -> Card:

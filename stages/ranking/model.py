@@ -101,7 +101,7 @@ def load(path: Path) -> Ranker:
         raise WeightsError(
             f"{path}: no readable ranking model ({error}). Restore weights/ or train it anew."
         ) from error
-    if tuple(data["features"]) != FEATURES:
+    if not isinstance(data, dict) or tuple(data.get("features", ())) != FEATURES:
         raise WeightsError(
             f"{path}: was fitted to other features. Train it anew with `python -m stages.ranking train`."
         )
