@@ -1,9 +1,12 @@
 """Augmentation keeps the meaning of the planes."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
-from stages.augment import Augmentation, augment, drop, photometric, refill
+from stages.augment import Augmentation, augment, drop, photometric, refill, turn
 from stages.scaling import N_SLOTS, Frame, network_inputs
 from tests.test_scaling import cutout
 
@@ -48,3 +51,40 @@ def test_dropping_says_so_in_the_conditions() -> None:
     torch.testing.assert_close(now[:, 1], torch.full((6,), 1 / 3))
     filled = refill(pixels[:, :N_SLOTS], valid)
     torch.testing.assert_close(filled[:, 0], filled[:, 1])
+
+
+def test_the_same_seed_gives_the_same_batch_and_leaves_the_input_alone() -> None:
+    pixels, conditions = batch()
+    before = pixels.clone()
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        draws.append(augment(pixels, conditions, Augmentation(noise_chance=1.0), np.random.default_rng(4)))
+    for one, other in zip(*draws, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(pixels, before)
+
+
+def test_a_turn_keeps_a_source_at_its_distance_from_the_centre() -> None:
+    """A spot 8 pixels from the centre of a grid is 8 pixels from it whatever the angle; its validity moves along."""
+    y, x = np.mgrid[0:33, 0:33]
+    spot = torch.from_numpy(np.exp(-0.5 * ((x - 24) ** 2 + (y - 16) ** 2) / 2).astype(np.float32))
+    planes = torch.cat([spot.expand(5, N_SLOTS, 33, 33), torch.ones(5, N_SLOTS, 33, 33), torch.zeros(5, 1, 33, 33)], 1)
+    turned = turn(planes, 0.0, np.random.default_rng(0))
+    for plane in turned[:, 0].numpy():
+        centroid = np.array([(x * plane).sum(), (y * plane).sum()]) / plane.sum()
+        assert np.hypot(*(centroid - 16)) == pytest.approx(8, abs=0.1)
+    assert set(turned[:, N_SLOTS : 2 * N_SLOTS].unique().tolist()) == {0.0, 1.0}
+
+
+def test_refill_is_what_scaling_does() -> None:
+    """A slot taken by augmentation looks like a band that the cutout never had."""
+    one = cutout()
+    two = replace(
+        one, flux=one.flux[1:], variance=one.variance[1:], valid=one.valid[1:], bands=("r", "i"),
+        psf_fwhm_arcsec=one.psf_fwhm_arcsec[1:],
+    )  # fmt: skip
+    full, lacking = (torch.from_numpy(network_inputs([c], Frame(32, 0.3)).pixels) for c in (one, two))
+    valid = full[:, N_SLOTS:].clone()
+    valid[:, 0] = 0
+    torch.testing.assert_close(torch.cat([refill(full[:, :N_SLOTS], valid), valid], 1), lacking)

@@ -1,12 +1,15 @@
 """Data sets on disk: what is written is read, and splits go by system."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stages.cache import cached
-from stages.dataset import DatasetError, read_shards, split_of
+from stages.dataset import DatasetError, fingerprint, read_shard, read_shards, split_of, write_shard
 from stages.scaling import Frame, network_inputs
 
 
@@ -16,6 +19,50 @@ def test_splits_go_by_name_alone_and_have_their_shares() -> None:
     np.testing.assert_array_equal(part[::-1], split_of(names[::-1]))
     assert (part == "train").mean() == pytest.approx(0.8, abs=0.03)
     assert (part == "test").mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_parts_are_the_same_on_every_machine_and_for_ever() -> None:
+    """By hand: sha256 of "0:NAME", its first 8 hexadecimal digits as a share of 2**32."""
+    assert hashlib.sha256(b"0:des-1-00000-0000").hexdigest()[:8] == "b053a8d3"
+    assert split_of(["des-1-00000-0000"]).tolist() == ["train"]
+    assert split_of([]).shape == (0,)
+
+
+def test_what_is_written_is_read(data_dir: Path, tmp_path: Path) -> None:
+    shard = next(read_shards(data_dir))
+    cutout = shard.cutouts[0]
+    valid, variance = cutout.valid.copy(), cutout.variance.copy()
+    valid[0, 3:7, 5] = False
+    variance[0, 3:7, 5] = np.nan
+    shard = replace(shard, cutouts=(replace(cutout, valid=valid, variance=variance), *shard.cutouts[1:]))
+    name = write_shard(tmp_path, 3, shard)
+    back = read_shard(tmp_path, name)
+    pd.testing.assert_frame_equal(back.truth, shard.truth)
+    np.testing.assert_array_equal(back.arc_mask, shard.arc_mask)
+    for one, other in zip(back.cutouts, shard.cutouts, strict=True):
+        assert (one.id, one.bands, one.survey) == (other.id, other.bands, other.survey)
+        assert one.pixel_scale_arcsec == other.pixel_scale_arcsec
+        np.testing.assert_array_equal(one.flux, other.flux)
+        np.testing.assert_array_equal(one.valid, other.valid)
+        np.testing.assert_allclose(one.variance, other.variance, rtol=1e-6)
+        np.testing.assert_allclose(one.psf_fwhm_arcsec, other.psf_fwhm_arcsec, rtol=1e-6)
+    before = (tmp_path / f"{name}.npz").read_bytes()
+    write_shard(tmp_path, 3, shard)
+    assert (tmp_path / f"{name}.npz").read_bytes() == before
+
+
+def test_an_unfinished_data_set_is_not_read(data_dir: Path, tmp_path: Path) -> None:
+    text = (data_dir / "des" / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text.replace('"complete"', '"unfinished"'))
+    with pytest.raises(DatasetError, match="again to complete it"):
+        list(read_shards(tmp_path))
+
+
+def test_a_fingerprint_tells_data_sets_apart(data_dir: Path) -> None:
+    prints = fingerprint(data_dir)
+    assert set(prints) == {"des", "euclid_vis"}
+    assert prints["des"]["n"] == 72
+    assert prints["des"]["manifest_sha256"] != prints["euclid_vis"]["manifest_sha256"]
 
 
 def test_lens_and_twin_are_never_parted(data_dir: Path) -> None:

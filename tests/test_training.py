@@ -25,7 +25,7 @@ class Stop(Exception):
     pass
 
 
-def run(out: Path, stop_at: int | None = None) -> nn.Module:
+def run(out: Path, stop_at: int | None = None, seed: int = 1) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 1))
     step = 0
@@ -40,7 +40,9 @@ def run(out: Path, stop_at: int | None = None) -> nn.Module:
         return result
 
     schedule = Schedule(steps=20, check_steps=5, warmup_steps=3, learning_rate=0.01)
-    return fit(net, loss_of, lambda m: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy", 1)
+    return fit(
+        net, loss_of, lambda m: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy", seed
+    )
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -67,3 +69,33 @@ def test_platt_recovers_a_known_map() -> None:
     slope, offset = platt(logit, label, balanced=False)
     assert slope == pytest.approx(1.5, rel=0.06)
     assert offset == pytest.approx(-0.7, abs=0.08)
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    one, other = run(tmp_path / "one").state_dict(), run(tmp_path / "two", seed=2).state_dict()
+    assert not torch.equal(one["0.weight"], other["0.weight"])
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    whole = run(tmp_path).state_dict()
+    again = run(tmp_path, stop_at=0).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_the_average_trails_the_network(tmp_path: Path) -> None:
+    """After n steps of a constant pull the mean lies between where it began and where the network is."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    schedule = Schedule(steps=30, warmup_steps=1, learning_rate=0.1, weight_decay=0.0, ema=0.9, check_steps=30)
+    average = fit(
+        net, lambda m, _: (m(torch.ones(1, 1)) - 100.0).square().sum(), lambda _: {}, schedule, tmp_path, "a", 0
+    )
+    mean, last = float(next(average.parameters()).detach()), float(net.weight.detach())
+    assert 0.5 * last < mean < last
+
+
+def test_curves_are_written_at_every_check(tmp_path: Path) -> None:
+    run(tmp_path)
+    rows = (tmp_path / "toy.csv").read_text().splitlines()
+    assert rows[0] == "step,seconds,loss,weight"
+    assert [row.split(",")[0] for row in rows[1:]] == ["5", "10", "15", "20"]

@@ -1,5 +1,6 @@
 """Every trained stage has the same four verbs: train, evaluate, load and predict, and the command line."""
 
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -19,25 +20,33 @@ CONFIG = {
 }
 
 
+def in_this_process(monkeypatch: pytest.MonkeyPatch, stage: str, *arguments: object) -> int:
+    """`python -m stages.STAGE ARGUMENTS` without the seconds that a process takes to import torch."""
+    monkeypatch.setattr(sys, "argv", [stage, *(str(a) for a in arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+    return int(stop.value.code or 0)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stage", CONFIG)
-def test_four_verbs(stage: str, data_dir: Path, tmp_path: Path) -> None:
+def test_four_verbs(
+    stage: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG[stage])
-
-    def command(verb: str, *more: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}", verb, "--data", str(data_dir), "--out", str(tmp_path), *more],
-            cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    path = Path(command("train", "--config", str(config)).strip().splitlines()[-1])
+    common = ["--data", str(data_dir), "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", "train", *common, "--config", str(config)],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip().splitlines()[-1])
     assert path == tmp_path / f"{stage}.safetensors"
     assert path.with_suffix(".json").is_file()
-    assert "n_" in command("evaluate", "--weights", str(path))
-    command("predict", "--weights", str(path))
+    assert in_this_process(monkeypatch, stage, "evaluate", *common, "--weights", path) == 0
+    assert "n_" in capsys.readouterr().out
+    assert in_this_process(monkeypatch, stage, "predict", *common, "--weights", path) == 0
     table = pd.read_csv(tmp_path / f"{stage}-predictions.csv")
     ids = [c.id for shard in read_shards(data_dir) for c in shard.cutouts]
     assert table["id"].tolist() == ids
@@ -48,12 +57,22 @@ def test_four_verbs(stage: str, data_dir: Path, tmp_path: Path) -> None:
     assert len(result.ids if stage == "classifier" else result) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--data", "{tmp}/none", "--out", "{tmp}"], "sim/generate.py"),
+        (["train", "--data", "{data}", "--out", "{tmp}", "--config", "{tmp}/none.yaml"], "cannot be read"),
+        (["predict", "--data", "{data}", "--out", "{tmp}", "--weights", "{tmp}/none"], "no such weights"),
+        (["evaluate", "--data", "{data}", "--weights", "{tmp}/none"], "no such weights"),
+    ],
+)
 @pytest.mark.parametrize("stage", CONFIG)
-def test_absent_data_is_one_clear_error(stage: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", "train", "--data", str(tmp_path / "none"), "--out", str(tmp_path)],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.count("error:") == 1
-    assert "sim/generate.py" in done.stderr
+def test_impossible_requests_are_one_clear_error(
+    stage: str, arguments: list[str], says: str, data_dir: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    filled = [a.format(tmp=tmp_path, data=data_dir) for a in arguments]
+    assert in_this_process(monkeypatch, stage, *filled) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(errors) == 1
+    assert says in errors[0]

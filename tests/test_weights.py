@@ -20,12 +20,22 @@ def test_round_trip_in_half_precision(tmp_path: Path) -> None:
     assert len(card.sha256) == 64
 
 
+def test_a_value_too_large_for_half_precision_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save(path, {"variance": torch.tensor([1.0, 1e6])}, Card("toy", "1", {}))
+    assert load(path)[0]["variance"].tolist() == [1.0, 1e6]
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (lambda p: p.unlink(), "no such weights"),
         (lambda p: p.with_suffix(".json").unlink(), "no readable card"),
         (lambda p: p.with_suffix(".json").write_text("{"), "no readable card"),
+        (lambda p: p.with_suffix(".json").write_text("[]"), "no readable card"),
+        (lambda p: p.with_suffix(".json").write_text('{"stage": "toy", "colour": "red"}'), "no readable card"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-1] + b"\x7f"), "differs from the file"),
+        (lambda p: p.write_bytes(b""), "differs from the file"),
         (lambda p: p.write_bytes(p.read_bytes()[:-4]), "differs from the file"),
     ],
 )
@@ -33,5 +43,6 @@ def test_spoiled_weights_say_what_to_do(tmp_path: Path, spoil: object, says: str
     path = tmp_path / "w.safetensors"
     save(path, {"a": torch.ones(3)}, Card("toy", "1", {}))
     spoil(path)  # type: ignore[operator]
-    with pytest.raises(WeightsError, match=says):
+    with pytest.raises(WeightsError, match=says) as error:
         load(path)
+    assert "estore" in str(error.value)  # the next step

@@ -18,6 +18,7 @@ from stages.config import WEIGHTS_DIR
 from stages.dataset import split_of
 from stages.ranking import model
 from stages.records import FloatArray
+from stages.weights import WeightsError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,10 +30,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=WEIGHTS_DIR)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "ranking.json")
     options = parser.parse_args(argv)
+    try:
+        carry_out(options)
+    except (OSError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def carry_out(options: argparse.Namespace) -> None:
+    """Train or evaluate, as the command line asks."""
     table, label = labelled_rows(options.data, options.truth)
     if options.verb == "evaluate":
         print_figures(figures(model.load(options.weights), table, label))
-        return 0
+        return
     seen = split_of(table["system"].tolist()) == "train"
     shown = figures(model.fit(table[seen], label[seen]), table[~seen], label[~seen])
     print_figures(shown)
@@ -41,7 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         "metrics_on_unseen_systems": shown,
     }
     model.save(model.fit(table, label), options.out / "ranking.json", notes)
-    return 0
 
 
 def labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:

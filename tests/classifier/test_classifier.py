@@ -1,18 +1,32 @@
 """Stage 1's promises on cutouts that lack something."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages.classifier.predict import load
+from sim.generate import main as generate
+from stages import weights
+from stages.classifier.model import ClassifierConfig
+from stages.classifier.predict import Predictor, load
+from stages.classifier.train import train
 from stages.config import WEIGHTS_DIR
-from stages.dataset import read_shards
+from stages.dataset import DatasetError, read_shards
 from stages.records import Cutout
+from stages.training import Schedule
 from stages.weights import WeightsError
 
-PREDICTOR = load(WEIGHTS_DIR / "classifier.safetensors")
+WEIGHTS = WEIGHTS_DIR / "classifier.safetensors"
+TINY = ClassifierConfig(
+    members=1, width=4, min_arc_snr=0.0, workers=1, schedule=Schedule(steps=3, batch_size=8, check_steps=2)
+)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return load(WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -20,47 +34,94 @@ def cutouts(data_dir: Path) -> list[Cutout]:
     return list(next(read_shards(data_dir)).cutouts[:24])
 
 
-def test_probabilities_do_not_depend_on_the_batch(cutouts: list[Cutout]) -> None:
-    together = PREDICTOR.predict(cutouts)
-    alone = [PREDICTOR.predict([c]).p_lens[0] for c in cutouts]
+def test_probabilities_do_not_depend_on_the_batch(predictor: Predictor, cutouts: list[Cutout]) -> None:
+    together = predictor.predict(cutouts)
+    alone = [predictor.predict([c]).p_lens[0] for c in cutouts]
     np.testing.assert_allclose(together.p_lens, alone, atol=1e-5)
     assert together.ids == tuple(c.id for c in cutouts)
     assert ((together.p_lens > 0) & (together.p_lens < 1)).all()
 
 
-def test_empty() -> None:
-    assert PREDICTOR.predict([]).p_lens.shape == (0,)
+def test_the_same_cutout_twice_scores_the_same(predictor: Predictor, cutouts: list[Cutout]) -> None:
+    first, second = predictor.predict(cutouts[:6]), predictor.predict(cutouts[:6])
+    np.testing.assert_array_equal(first.p_lens, second.p_lens)
+    np.testing.assert_array_equal(first.p_lens_err, second.p_lens_err)
 
 
-def test_pixels_under_the_mask_do_not_matter(cutouts: list[Cutout]) -> None:
+@pytest.mark.parametrize("turn", [lambda a: np.rot90(a, 1, (1, 2)), lambda a: a[:, ::-1], lambda a: a[:, :, ::-1]])
+def test_a_turned_cutout_scores_the_same(
+    predictor: Predictor, cutouts: list[Cutout], turn: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Centred on the middle of its pixels; what every view was looked at, so above the second look."""
+    middle = (np.array(cutouts[0].flux.shape[:0:-1]) - 1) / 2
+    upright = [replace(c, xy_pix=middle) for c in cutouts]
+    turned = [
+        replace(c, flux=turn(c.flux).copy(), variance=turn(c.variance).copy(), valid=turn(c.valid).copy())
+        for c in upright
+    ]
+    before, after = predictor.predict(upright).p_lens, predictor.predict(turned).p_lens
+    likely = (before > 0.05) & (after > 0.05)
+    assert likely.sum() > 5
+    np.testing.assert_allclose(after[likely], before[likely], atol=1e-3)
+
+
+def test_blind_cutouts_are_out_of_domain(predictor: Predictor, cutouts: list[Cutout]) -> None:
+    blind = replace(cutouts[0], valid=np.zeros_like(cutouts[0].valid))
+    result = predictor.predict([blind, cutouts[0]])
+    assert result.out_of_domain.tolist() == [True, False]
+    assert np.isfinite(result.p_lens).all()
+    assert result.p_lens_err[0] > result.p_lens_err[1]
+
+
+def test_training_again_gives_the_same_weights(data_dir: Path, tmp_path: Path, cutouts: list[Cutout]) -> None:
+    one, other = (train(TINY, data_dir, tmp_path / name) for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+    card = weights.load_card(one)
+    assert set(card.data) == {"des", "euclid_vis"}
+    low, high = card.domain["resolution_arcsec"]
+    assert low < 0.3 < 0.7 < high  # Euclid's sharpness to the Dark Energy Survey's
+    assert np.isfinite(load(one).predict(cutouts).p_lens).all()
+
+
+def test_too_small_a_data_set_says_what_to_do(tmp_path: Path) -> None:
+    assert generate(["--survey", "des", "--n", "4", "--out", str(tmp_path / "four"), "--workers", "1"]) == 0
+    with pytest.raises(DatasetError, match="Simulate more"):
+        train(TINY, tmp_path / "four", tmp_path)
+
+
+def test_empty(predictor: Predictor) -> None:
+    assert predictor.predict([]).p_lens.shape == (0,)
+
+
+def test_pixels_under_the_mask_do_not_matter(predictor: Predictor, cutouts: list[Cutout]) -> None:
     valid = cutouts[0].valid.copy()
     valid[:, :15] = False
     masked = replace(cutouts[0], valid=valid)
     wild = replace(masked, flux=np.where(valid, masked.flux, 1e6).astype(np.float32))
-    np.testing.assert_array_equal(PREDICTOR.predict([masked]).p_lens, PREDICTOR.predict([wild]).p_lens)
+    np.testing.assert_array_equal(predictor.predict([masked]).p_lens, predictor.predict([wild]).p_lens)
 
 
-def test_a_missing_band_widens_the_error(cutouts: list[Cutout]) -> None:
+def test_a_missing_band_widens_the_error(predictor: Predictor, cutouts: list[Cutout]) -> None:
     lacking = []
     for cutout in cutouts:
         valid = cutout.valid.copy()
         valid[0] = False
         lacking.append(replace(cutout, valid=valid))
-    full, less = PREDICTOR.predict(cutouts), PREDICTOR.predict(lacking)
+    full, less = predictor.predict(cutouts), predictor.predict(lacking)
     assert np.isfinite(less.p_lens).all()
     assert less.p_lens_err.mean() > full.p_lens_err.mean()
 
 
-def test_the_prior_moves_probabilities_and_not_their_order(cutouts: list[Cutout]) -> None:
-    rare = load(WEIGHTS_DIR / "classifier.safetensors", prior=1e-3).predict(cutouts)
-    even = PREDICTOR.predict(cutouts)
+def test_the_prior_moves_probabilities_and_not_their_order(predictor: Predictor, cutouts: list[Cutout]) -> None:
+    rare = load(WEIGHTS, prior=1e-3).predict(cutouts)
+    even = predictor.predict(cutouts)
     assert (rare.p_lens < even.p_lens).all()
     np.testing.assert_array_equal(np.argsort(rare.p_lens), np.argsort(even.p_lens))
 
 
-def test_unlike_seeing_is_said(cutouts: list[Cutout]) -> None:
+def test_unlike_seeing_is_said(predictor: Predictor, cutouts: list[Cutout]) -> None:
     blurred = replace(cutouts[0], psf_fwhm_arcsec=np.full(len(cutouts[0].bands), 4.0))
-    assert PREDICTOR.predict([cutouts[0], blurred]).out_of_domain.tolist() == [False, True]
+    assert predictor.predict([cutouts[0], blurred]).out_of_domain.tolist() == [False, True]
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:

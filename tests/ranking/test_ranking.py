@@ -1,5 +1,6 @@
 """The ranking: fitted on what it should use, calm about what no stage measured."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from stages import metrics
 from stages.ranking import model
+from stages.ranking.__main__ import labelled_rows, main
 from stages.weights import WeightsError
 
 
@@ -54,3 +56,63 @@ def test_round_trip_and_other_features(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("n_images", "n_stars"))
     with pytest.raises(WeightsError, match="other features"):
         model.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]", "null"])
+def test_an_unreadable_model_says_what_to_do(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "ranking.json"
+    path.write_text(text)
+    with pytest.raises(WeightsError, match="anew"):
+        model.load(path)
+    with pytest.raises(WeightsError, match="anew"):
+        model.load(tmp_path / "none.json")
+
+
+def test_the_score_goes_with_the_row_and_not_with_its_company() -> None:
+    ranker = model.fit(*table(300, 0))
+    rows, _ = table(20, 1)
+    rows.loc[::3, ["arc_score", "arc_coverage_deg", "n_images"]] = np.nan
+    score = ranker.score(rows)
+    np.testing.assert_allclose(ranker.score(rows[::-1])[::-1], score)
+    np.testing.assert_allclose(ranker.score(rows.iloc[[5]]), score[[5]])
+    assert ranker.score(rows.iloc[:0]).shape == (0,)
+
+
+def test_without_a_classifier_result_there_is_no_score() -> None:
+    ranker = model.fit(*table(300, 0))
+    rows, _ = table(6, 1)
+    rows.loc[[0, 1], "p_lens"] = np.nan
+    rows.loc[[1, 2], "arc_score"] = np.nan
+    np.testing.assert_array_equal(np.isnan(ranker.score(rows)), [True, True, False, False, False, False])
+
+
+def test_certainty_stays_finite() -> None:
+    ranker = model.fit(*table(300, 0))
+    rows = table(2, 1)[0].assign(p_lens=[0.0, 1.0], arc_score=[0.0, 1.0])
+    low, high = ranker.score(rows)
+    assert 0 < low < high < 1
+
+
+def test_the_command_trains_on_labelled_rows_and_evaluates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, label = table(400, 0)
+    rows.insert(0, "id", [f"{k:03d}" for k in range(400)])
+    rows.loc[7, "p_lens"] = np.nan
+    rows.to_parquet(tmp_path / "candidates.parquet")
+    truth = pd.DataFrame({"id": rows["id"], "system": [f"s{k // 2}" for k in range(400)], "label": label})
+    truth.iloc[10:].sample(frac=1, random_state=0).to_csv(tmp_path / "truth.csv", index=False)
+    read, found = labelled_rows(tmp_path, tmp_path / "truth.csv")
+    assert read["id"].tolist() == rows["id"].tolist()[10:]
+    np.testing.assert_array_equal(found, label[10:])
+    common = ["--data", str(tmp_path), "--truth", str(tmp_path / "truth.csv")]
+    assert main(["train", *common, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", *common, "--weights", str(tmp_path / "ranking.json")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["auroc_score"] > shown["auroc_p_lens"] > 0.8
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_absent_files_are_one_clear_error(tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = str(tmp_path / "none")
+    assert main([verb, "--data", absent, "--truth", absent, "--out", absent, "--weights", absent]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
