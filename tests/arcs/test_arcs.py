@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from stages.arcs.measure import coverage_deg
 from stages.arcs.model import FRAME, ArcNet, radial_profile, radius_plane
@@ -53,7 +54,9 @@ def test_radial_profile_is_the_mean_in_rings() -> None:
 def scene(arc: np.ndarray, valid: bool = True) -> Cutout:
     y, x = np.mgrid[0:80, 0:80].astype(float)
     r = np.hypot(x - 39.5, y - 39.5)
-    flux = 30 * np.exp(-r / 5) + 6 * arc + np.random.default_rng(0).normal(0, 1, (80, 80))
+    deflector = 900 * np.exp(-3.67 * np.sqrt((r + 0.3) / 10))
+    light = gaussian_filter(deflector, 0.8) + 18 * gaussian_filter(arc, 1.2)
+    flux = light + np.random.default_rng(0).normal(0, 1, (80, 80))
     planes = np.repeat(flux[None], 1, axis=0).astype(np.float32)
     return Cutout(
         "a", "a", planes, np.ones_like(planes), np.full(planes.shape, valid), ("i",), 0.125, np.array([0.2]),
@@ -67,14 +70,21 @@ def test_network_shapes() -> None:
     assert out.score.shape == out.log_theta.shape == out.log_variance.shape == (3,)
 
 
-def test_shipped_network_finds_a_ring_and_not_a_plain_galaxy() -> None:
+@pytest.mark.parametrize("radius_pix", [9, 12, 16])
+def test_shipped_network_measures_a_drawn_ring(radius_pix: int) -> None:
+    (found,) = load(WEIGHTS_DIR / "arcs.safetensors").predict([scene(ring(radius_pix, 0, 360))], [np.full(2, np.nan)])
+    assert found.score > 0.5
+    assert found.coverage_deg > 330
+    assert found.theta_e_arcsec == pytest.approx(radius_pix * 0.125, rel=0.15)
+    assert 0 < found.theta_e_err_arcsec < 0.5
+
+
+def test_shipped_network_measures_part_of_a_ring_and_nothing_on_a_plain_galaxy() -> None:
     predictor = load(WEIGHTS_DIR / "arcs.safetensors")
-    unknown = np.full(2, np.nan)
-    with_ring, plain = predictor.predict([scene(ring(12, 0, 360)), scene(ring(12, 0, 0))], [unknown, unknown])
-    assert with_ring.score > 0.5 > plain.score
-    assert with_ring.coverage_deg > 200 > plain.coverage_deg
-    assert with_ring.theta_e_arcsec == pytest.approx(1.5, rel=0.25)
-    assert with_ring.theta_e_err_arcsec > 0
+    part, plain = predictor.predict([scene(ring(12, 20, 160)), scene(ring(12, 0, 0))], [np.full(2, np.nan)] * 2)
+    assert part.score > 0.5 > plain.score
+    assert part.coverage_deg == pytest.approx(140, abs=45)
+    assert plain.coverage_deg < 60
 
 
 def test_empty_and_blind_input() -> None:
