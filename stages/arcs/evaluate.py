@@ -18,10 +18,10 @@ from stages.records import FloatArray
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """Arc pixels, coverage, Einstein radius and score on the test systems, each with a 95% interval over systems."""
+    """Arc pixels, coverage, Einstein radius (by survey too) and score on the test systems, with 95% intervals."""
     predictor = load(weights, device)
     config = configuration.from_mapping(ArcsConfig, weight_files.load_card(weights).config, str(weights))
-    pixels, coverage, radius = [], [], []
+    pixels, coverage, radius, survey = [], [], [], []
     lens_score: list[float] = []
     other_score: list[float] = []
     for shard in read_shards(data_dir):
@@ -40,11 +40,14 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
             coverage.append((arc.coverage_deg - truth["coverage_deg"].iloc[k], arc.coverage_err_deg))
             true = truth["theta_e_arcsec"].iloc[k]
             radius.append(((arc.theta_e_arcsec - true) / true, arc.theta_e_err_arcsec / true))
+            survey.append(cutouts[k].survey)
     rng = np.random.default_rng(0)
     out: dict[str, float] = {"n_arcs": len(pixels), "n_others": len(other_score)}
     if not pixels or not other_score:
         return out
-    out["auroc"] = metrics.auroc(np.array(lens_score), np.array(other_score))
+    lens, other = np.array(lens_score), np.array(other_score)
+    out["auroc"] = metrics.auroc(lens, other)
+    out["auroc_low"], out["auroc_high"] = metrics.bootstrap(metrics.auroc, lens, other, rng, 300)
     both, found_n, true_n = np.array(pixels, float).T
     wrong, wrong_err = np.array(coverage).T
     error, error_err = np.array(radius).T
@@ -57,6 +60,10 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
         out |= _interval(name, values, np.mean, rng)
     out |= _interval("coverage_abs_error_deg", np.abs(wrong), np.median, rng)
     out |= _interval("theta_e_abs_error", np.abs(error), np.median, rng)
+    for name in np.unique(survey):
+        here = np.array(survey) == name
+        out |= _interval(f"theta_e_abs_error_{name}", np.abs(error[here]), np.median, rng)
+        out |= _interval(f"theta_e_inside_68_{name}", (np.abs(error) <= error_err)[here].astype(float), np.mean, rng)
     return out
 
 

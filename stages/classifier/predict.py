@@ -18,7 +18,7 @@ from stages.scaling import N_SLOTS, network_inputs
 from stages.training import dihedral
 
 _MIN_VALID_SHARE = 0.3
-_SECOND_LOOK = 0.02  # above this probability at equal prior every view is looked at
+_SECOND_LOOK = 0.01  # above this probability at equal prior every view is looked at
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
 

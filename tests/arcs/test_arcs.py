@@ -1,5 +1,7 @@
 """The arc stage: geometry against drawn rings, and the shipped network on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -93,3 +95,26 @@ def test_empty_and_blind_input() -> None:
     (blind,) = predictor.predict([scene(ring(12, 0, 360), valid=False)], [np.full(2, np.nan)])
     assert blind.coverage_deg == 0
     assert np.isfinite(blind.score)
+
+
+@pytest.mark.parametrize("k", range(1, 8))
+def test_turning_a_cutout_changes_no_answer_beyond_its_error(k: int) -> None:
+    predictor = load(WEIGHTS_DIR / "arcs.safetensors")
+    cutout = scene(ring(12, 20, 250))
+    flux = dihedral(torch.from_numpy(cutout.flux), k).numpy().copy()
+    unknown = np.full(2, np.nan)
+    upright, turned = predictor.predict([cutout, replace(cutout, flux=flux)], [unknown, unknown])
+    assert turned.score == pytest.approx(upright.score, abs=0.15)
+    assert turned.theta_e_arcsec == pytest.approx(upright.theta_e_arcsec, abs=upright.theta_e_err_arcsec)
+    assert turned.coverage_deg == pytest.approx(upright.coverage_deg, abs=upright.coverage_err_deg)
+
+
+def test_a_deflector_unknown_or_far_away_is_the_object() -> None:
+    predictor = load(WEIGHTS_DIR / "arcs.safetensors")
+    cutout = scene(ring(12, 0, 180))
+    near, far = cutout.xy_pix + 2, cutout.xy_pix + 30
+    got = predictor.predict([cutout] * 4, [cutout.xy_pix, np.full(2, np.nan), far, near])
+    for arc in got[1:3]:
+        assert arc.centre_xy_pix.tolist() == cutout.xy_pix.tolist()
+        assert arc.theta_e_arcsec == pytest.approx(got[0].theta_e_arcsec, rel=1e-4)
+    assert got[3].centre_xy_pix.tolist() == near.tolist()
