@@ -27,6 +27,7 @@ from stages.config import REPOSITORY
 from stages.dataset import read_shards
 
 LENS_EVERY = 100
+ORDINARY = ("field", "star", "early_type", "edge_on")  # what a survey is made of; impostors are rare
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        arguments = ["--survey", "des", "--n", "512", "--out", str(root / "data"), "--seed", "3", "--workers", "2"]
+        arguments = ["--survey", "des", "--n", "1024", "--out", str(root / "data"), "--seed", "3", "--workers", "2"]
         assert generate(arguments) == 0
         for n in options.sizes:
             survey = root / f"survey-{n}"
@@ -53,10 +54,10 @@ def main() -> int:
 def make_survey(data: Path, survey: Path, n: int) -> None:
     """Write n cutouts with their own names, lenses as rare as asked."""
     survey.mkdir()
-    cutouts = [
-        (c, label) for shard in read_shards(data) for c, label in zip(shard.cutouts, shard.truth["label"], strict=True)
-    ]
-    lenses, others = [c for c, label in cutouts if label], [c for c, label in cutouts if not label]
+    shards = list(read_shards(data))
+    rows = [(c, kind) for shard in shards for c, kind in zip(shard.cutouts, shard.truth["kind"], strict=True)]
+    lenses = [c for c, kind in rows if kind.startswith("lens")]
+    others = [c for c, kind in rows if kind in ORDINARY]
     for k in range(n):
         pool = lenses if k % LENS_EVERY == 0 else others
         write_cutout(survey / f"object-{k:06d}.fits", replace(pool[k % len(pool)], id=f"object-{k:06d}"))

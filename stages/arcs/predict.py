@@ -30,7 +30,7 @@ class Predictor:
     device: str
 
     def predict(
-        self, cutouts: Sequence[Cutout], centres_xy_pix: Sequence[FloatArray], chunk: int = 64
+        self, cutouts: Sequence[Cutout], centres_xy_pix: Sequence[FloatArray], chunk: int = 16
     ) -> list[ArcScore]:
         """Measure the arcs of N cutouts about N deflectors (2,) in cutout pixels; NaN: about the object's position."""
         out: list[ArcScore] = []

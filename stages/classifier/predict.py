@@ -18,7 +18,8 @@ from stages.scaling import N_SLOTS, network_inputs
 from stages.training import dihedral
 
 _MIN_VALID_SHARE = 0.3
-_SECOND_LOOK = 0.01  # above this probability at equal prior every view is looked at
+_CHUNK = 32  # what the processor's cache holds
+_SECOND_LOOK = 0.1  # above this probability at equal prior every view is looked at
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
 
@@ -36,7 +37,8 @@ class Predictor:
     def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
         """Probability that each of N cutouts holds a lens, at the predictor's prior.
 
-        The error is the members' spread in probability; a missing colour or masked pixels widen it by their share.
+        One member sees everything once; what may be a lens is seen by every member from several sides. The error is the
+        members' spread in probability; a missing colour or masked pixels widen it by their share.
         """
         ids = tuple(c.id for c in cutouts)
         if not cutouts:
@@ -44,11 +46,11 @@ class Predictor:
         seen = network_inputs(cutouts, FRAME)
         pixels = torch.from_numpy(seen.pixels).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
-        raw = self._logits(pixels, conditions, range(1))
-        again = np.flatnonzero(self._probability(raw.mean(axis=0), 0.5) > _SECOND_LOOK)
-        if len(again):  # the other views of what may be a lens
-            views = self._logits(pixels[again], conditions[again], range(1, N_VIEWS))
-            raw[:, again] = (raw[:, again] + (N_VIEWS - 1) * views) / N_VIEWS
+        first = self._logits(pixels, conditions, self.members[:1], 1)
+        raw = np.repeat(first, len(self.members), axis=0)
+        again = np.flatnonzero(self._probability(first[0], 0.5) > _SECOND_LOOK)
+        if len(again):  # every member looks from every side at what may be a lens
+            raw[:, again] = self._logits(pixels[again], conditions[again], self.members, N_VIEWS)
         members, p = self._probability(raw, self.prior), self._probability(raw.mean(axis=0), self.prior)
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
@@ -60,14 +62,16 @@ class Predictor:
         outside = (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
         return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
 
-    def _logits(self, pixels: Tensor, conditions: Tensor, views: range) -> FloatArray:
-        """Members' logits (M, N), averaged over some views."""
-        out = torch.zeros(len(self.members), len(pixels))
+    def _logits(self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int) -> FloatArray:
+        """Logits (M, N) of some members, averaged over the first views."""
+        out = torch.zeros(len(members), len(pixels))
         with torch.inference_mode():
-            for k in views:
-                turned = dihedral(pixels, k).contiguous(memory_format=torch.channels_last)
-                out += torch.stack([net(turned, conditions) for net in self.members]).cpu()
-        return np.asarray((out / len(views)).double().numpy())
+            for start in range(0, len(pixels), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                for k in range(n_views):
+                    turned = dihedral(pixels[part], k).contiguous(memory_format=torch.channels_last)
+                    out[:, part] += torch.stack([net(turned, conditions[part]) for net in members]).cpu()
+        return np.asarray((out / n_views).double().numpy())
 
     def _probability(self, logit: FloatArray, prior: float) -> FloatArray:
         """Calibrated probability at a share of lenses."""
