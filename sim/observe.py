@@ -96,7 +96,8 @@ def blur(
                 -2j * np.pi * ky * (y / grid.step + middle)
             )
             spectrum += flux[:, None, None] * phase
-    return fft.irfft2(spectrum * otf, s=light.shape[-2:])
+    image: FloatArray = fft.irfft2(spectrum * otf, s=light.shape[-2:])
+    return image
 
 
 def noise(rng: np.random.Generator, survey: SurveyFacts, size: int, depth: float) -> tuple[FloatArray, FloatArray]:
@@ -163,7 +164,8 @@ def _pupil_kernel(telescope: str, wavelength: float, step_arcsec: float, size: i
         kernel += np.abs(e @ pupil @ e.T) ** 2
     r = np.hypot(*np.meshgrid(offsets, offsets)) / np.abs(offsets).max()
     kernel *= np.clip(2.5 * (1 - r), 0, 1)  # fade out before the edge: no square outline round bright stars
-    return gaussian_filter(kernel / kernel.sum(), _JITTER_ARCSEC[telescope] / step_arcsec)
+    blurred: FloatArray = gaussian_filter(kernel / kernel.sum(), _JITTER_ARCSEC[telescope] / step_arcsec)
+    return blurred
 
 
 def _annulus(x: FloatArray, y: FloatArray, diameter: float, telescope: str) -> FloatArray:
