@@ -28,7 +28,7 @@ def main() -> int:
         "every contract column": [c for c in rows.columns if c in COLUMNS] == COLUMNS,
         "the same columns in parquet": list(parquet.columns) == list(rows.columns),
         "one row per object": sorted(rows["id"]) == sorted(truth["id"]),
-        "best first": scored["score"].is_monotonic_decreasing and (rows["rank"] == range(1, len(rows) + 1)).all(),
+        "best first": scored["score"].is_monotonic_decreasing and (rows["rank"] == list(range(1, len(rows) + 1))).all(),
         "complete run": summary["status"] == "complete" and summary["counts"]["read"] == len(truth),
         "problems written": (run / "problems.csv").is_file(),
         "counter and arcs ran": scored["n_images"].notna().any() and scored["arc_score"].notna().any(),
