@@ -1,18 +1,21 @@
 """Image finder, fit and certificate measured: violations, speed, real quads kept, chance quartets rejected.
 
-nice python -m benchmarks.theorem --lenses 10000 --sets 300 --quads ../shared/real/quads/truth.csv
+python benchmarks/theorem.py --lenses 10000 --sets 300 [--quads truth.csv]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages.counter.images import all_images
 from stages.counter.lens_fit import fit
