@@ -212,7 +212,7 @@ def _finish(
     row |= {key: value.tolist() for key, value in _point_rows(o, points, variance).items()}
     if o.composite:
         flux, variance = _through_composite(flux, o.survey), np.full_like(variance, np.nan)
-        row = _moved(row, -0.5) if o.survey.composite_half_pixel else row
+        row = _moved(row, o.survey.composite_shift_pix)
     cutout = Cutout(
         id=ident,
         source="",
@@ -235,16 +235,19 @@ def _through_composite(flux: FloatArray, survey: SurveyFacts) -> FloatArray:
     assert survey.stretch is not None
     planes = [survey.bands.index(band) for band in survey.stretch.bands]
     picture = to_composite(flux[planes], survey.stretch)
-    if survey.composite_half_pixel:
-        wide = np.pad(picture.astype(float), ((0, 1), (0, 1), (0, 0)), mode="edge")
-        mean = (wide[1:, 1:] + wide[:-1, 1:] + wide[1:, :-1] + wide[:-1, :-1]) / 4
-        picture = np.round(mean).astype(np.uint8)
+    dx, dy = survey.composite_shift_pix
+    wide = np.pad(picture.astype(float), ((0, 1), (0, 1), (0, 0)), mode="edge")
+    wide = (1 - dx) * wide[:, :-1] + dx * wide[:, 1:]
+    picture = np.ceil((1 - dy) * wide[:-1] + dy * wide[1:] - 1e-6).astype(np.uint8)
     out = flux.copy()
     out[planes] = from_composite(picture, survey.stretch)
     return out
 
 
-def _moved(row: dict[str, Any], by_pix: float) -> dict[str, Any]:
-    """A truth row whose positions are all moved."""
-    names = [f"{what}_{axis}_pix" for what in ("deflector", "image", "point") for axis in "xy"]
-    return row | {name: (np.asarray(row[name]) + by_pix).tolist() for name in names}
+def _moved(row: dict[str, Any], shift_pix: tuple[float, float]) -> dict[str, Any]:
+    """A truth row whose positions follow an image that was resampled at pixel + shift."""
+    return row | {
+        f"{what}_{axis}_pix": (np.asarray(row[f"{what}_{axis}_pix"]) - shift).tolist()
+        for what in ("deflector", "image", "point")
+        for axis, shift in zip("xy", shift_pix, strict=True)
+    }

@@ -20,6 +20,7 @@ from sim.population import (
     early_colour,
     early_type,
     magnitude,
+    moved,
     star_colour,
 )
 from sim.scene import Grid, paint
@@ -230,15 +231,19 @@ def quasar(s: Stage) -> Painted:
 
 
 def field(s: Stage) -> Painted:
-    """An ordinary galaxy of the field at the centre, of any colour and brightness."""
+    """An ordinary galaxy of the field at the centre, of any colour and brightness, beside a bright group at times."""
     rng = s.rng
     m = magnitude(rng, s.prior.field_magnitude) + rng.uniform(0, 3.0)
     if rng.random() < 0.4:
-        z = rng.uniform(0.05, 0.9)
-        paint(s.canvas, s.grid, [early_type(rng, s.photometry, z, rng.uniform(100, 300))])
+        z = 0.05 + 0.85 * rng.random() ** (1 / 3)  # equal numbers per volume
+        paint(s.canvas, s.grid, [early_type(rng, s.photometry, z, rng.uniform(90, 260))])
     else:
-        radius = float(np.clip(rng.lognormal(np.log(0.6 * 10 ** (0.1 * (21 - m))), 0.35), 0.1, 3.0))
+        radius = float(np.clip(rng.lognormal(np.log(0.45 * 10 ** (0.1 * (21 - m))), 0.35), 0.08, 3.0))
         paint(s.canvas, s.grid, blue_galaxy(rng, s.photometry, m, (0.0, 0.0), radius))
+    if rng.random() < s.prior.crowded_fraction:
+        r, angle = rng.uniform(3.0, 9.0), rng.uniform(0, 2 * np.pi)
+        lens = deflector(rng, s.photometry, s.prior)
+        paint(s.canvas, s.grid, [moved(part, r * np.cos(angle), r * np.sin(angle)) for part in lens.light])
     return Painted([], True)
 
 

@@ -7,7 +7,7 @@ Faber-Jackson and size-dispersion for early types (Bernardi et al. 2003), passiv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -45,7 +45,11 @@ _RED_TILT = np.array([1.6, 1.1, 0.45, 0.0, -0.25, -0.6, -0.9, -1.1, -1.4])  # fr
 
 @dataclass(frozen=True)
 class Population:
-    """Priors of one survey's scenes; ranges are (low, high)."""
+    """Priors of one survey's scenes; ranges are (low, high).
+
+    crowded_fraction : share of ordinary galaxies that have a bright early type of a group 3 to 9 arcsec away.
+    overdensity_sigma : natural-log scatter of the number density of neighbours from field to field.
+    """
 
     z_deflector: Range = (0.15, 0.9)
     velocity_dispersion_km_s: Range = (170.0, 380.0)
@@ -57,6 +61,8 @@ class Population:
     shear_sigma: float = 0.05
     neighbour_magnitude: Range = (19.5, 26.0)
     field_magnitude: Range = (17.0, 21.5)
+    crowded_fraction: float = 0.15
+    overdensity_sigma: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("z_deflector", "velocity_dispersion_km_s", "z_source", "source_magnitude", "quasar_magnitude",
@@ -77,6 +83,11 @@ class Sersic:
     q: float
     pa: float
     flux: FloatArray
+
+
+def moved(component: Sersic, dx: float, dy: float) -> Sersic:
+    """The same profile elsewhere, by (dx, dy) arcsec."""
+    return replace(component, x=component.x + dx, y=component.y + dy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +253,8 @@ def neighbours(
     """Unrelated galaxies and stars over the field, at least 1.5 arcsec from its centre; stars are (x, y, flux)."""
     galaxies: list[Sersic] = []
     stars: list[tuple[float, float, FloatArray]] = []
-    for _ in range(rng.poisson(per_arcmin2 * (field_arcsec / 60.0) ** 2)):
+    density = per_arcmin2 * np.exp(prior.overdensity_sigma * rng.normal())
+    for _ in range(rng.poisson(density * (field_arcsec / 60.0) ** 2)):
         x, y = rng.uniform(-field_arcsec / 2, field_arcsec / 2, 2)
         if np.hypot(x, y) < 1.5:
             continue

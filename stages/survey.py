@@ -34,7 +34,8 @@ class SurveyFacts:
     psf_fwhm_arcsec : median seeing; psf_fwhm_scatter : its fractional scatter; psf_beta : Moffat index (ground).
     zero_point : AB magnitude of one flux unit; sky_sigma : background rms per pixel in flux units;
     gain : effective electrons per flux unit; noise_correlation_pix : Gaussian sigma of the noise's correlation;
-    composite_half_pixel : the 8-bit composite was moved by half a pixel, hence averaged 2 x 2, after its stretch.
+    composite_shift_pix : (x, y), by how much of a pixel the 8-bit composite was moved after its stretch, by linear
+    interpolation: neighbouring pixels are averaged with weights 1 - shift and shift, and rounded up.
     sources : where each number comes from.
     """
 
@@ -50,7 +51,7 @@ class SurveyFacts:
     psf_fwhm_scatter: float = 0.1
     psf_beta: float = 3.0
     noise_correlation_pix: float = 0.0
-    composite_half_pixel: bool = False
+    composite_shift_pix: tuple[float, float] = (0.0, 0.0)
     cutout_arcsec: float = 12.0
     density_per_arcmin2: float = 40.0
     stretch: Stretch | None = None
