@@ -1,24 +1,28 @@
-"""PSF, sampling and noise: from light on a fine grid to the cutout that an instrument would deliver."""
+"""Sampling and blurring: from light on a fine grid to the noiseless pixels that an instrument would deliver."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import gaussian_filter
 
+from sim.artefacts import defects
+from sim.noise import expose, noise
+from sim.psf import PIXEL_FWHM, ComplexArray, draw_seeing, frequencies, kernel_transfer, transfer
 from sim.scene import Grid
-from stages.bands import wavelength_nm
-from stages.records import BoolArray, FloatArray
+from stages.records import FloatArray
 from stages.survey import SurveyFacts
 
-_MARGIN_PIX = 8  # simulated beyond the cutout's edge, so that light and PSF wings come in from outside
-_APERTURE_M = {"hst": 2.4, "jwst": 6.5, "euclid": 1.2}
-_BANDWIDTH = 0.2
-_JITTER_ARCSEC = {"hst": 0.02, "jwst": 0.02, "euclid": 0.04}
+__all__ = [
+    "Optics", "Points", "Sampling", "blur", "defects", "draw_seeing", "expose", "noise", "sampling", "transfer",
+]  # fmt: skip
+
+Points = Sequence[tuple[float, float, FloatArray]]
+_MARGIN_PIX = 8  # least that is simulated beyond the cutout's edge: light and PSF wings come in from outside
+_SAMPLES_PER_FWHM = 5.0
+_MAX_OVERSAMPLE = 4
 
 
 @dataclass(frozen=True)
@@ -30,177 +34,98 @@ class Sampling:
     oversample: int
 
     @property
+    def margin_pix(self) -> int:
+        """Pixels beyond each edge: at least eight, and such that the fine grid suits a fast Fourier transform."""
+        least = self.size_pix + 2 * _MARGIN_PIX
+        sizes = [least + 2 * extra for extra in range(9)]
+        fast = [n for n in sizes if fft.next_fast_len(n * self.oversample, real=True) == n * self.oversample]
+        return ((fast or sizes)[0] - self.size_pix) // 2
+
+    @property
     def grid(self) -> Grid:
         """The fine grid that scenes are painted on."""
-        return Grid((self.size_pix + 2 * _MARGIN_PIX) * self.oversample, self.pixel_arcsec / self.oversample)
+        return Grid((self.size_pix + 2 * self.margin_pix) * self.oversample, self.pixel_arcsec / self.oversample)
 
     def bin(self, light: FloatArray) -> FloatArray:
         """Sum fine samples into pixels and cut the margin off: (..., fine, fine) to (..., size, size)."""
-        n, k = self.size_pix + 2 * _MARGIN_PIX, self.oversample
-        pixels = light.reshape(*light.shape[:-2], n, k, n, k).sum(axis=(-3, -1))
-        return np.asarray(pixels[..., _MARGIN_PIX:-_MARGIN_PIX, _MARGIN_PIX:-_MARGIN_PIX])
+        margin, k, size = self.margin_pix, self.oversample, self.size_pix
+        inner = slice(margin * k, (margin + size) * k)
+        pixels = light[..., inner, inner].reshape(*light.shape[:-2], size, k, size, k)
+        return np.asarray(np.einsum("...ikjl->...ij", pixels))
 
     def to_pixel(self, arcsec: FloatArray) -> FloatArray:
         """Offsets from the centre in arcsec to 0-based pixel coordinates of the cutout."""
         return np.asarray(arcsec) / self.pixel_arcsec + (self.size_pix - 1) / 2
 
 
+@dataclass(frozen=True, eq=False)
+class Optics:
+    """One field's sampling and PSFs, what every object in it is seen through.
+
+    fwhm : (B,) arcsec as measured on the pixels. otf : (B, n, n // 2 + 1) on the fine grid, with each band's
+    registration error and `offset_arcsec`, (x, y) by which the sky lies off the pixel grid.
+    """
+
+    sampling: Sampling
+    fwhm: FloatArray
+    otf: ComplexArray
+    offset_arcsec: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, survey: SurveyFacts) -> Optics:
+        """Conditions of a field: seeing, PSF shapes, and where the object falls within its pixel."""
+        frame = sampling(survey)
+        fwhm = draw_seeing(rng, survey)
+        x, y = frame.pixel_arcsec * rng.uniform(-0.5, 0.5, 2)
+        otf = transfer(survey, fwhm, frame.grid, rng)
+        return cls(frame, fwhm, otf * _shift(frame.grid, x, y), (float(x), float(y)))
+
+    @classmethod
+    def measured(cls, frame: Sampling, kernels: Sequence[FloatArray], fwhm: FloatArray) -> Optics:
+        """The PSFs of a real image, one kernel (k, k) a band on that image's pixels."""
+        return cls(frame, fwhm, np.stack([kernel_transfer(k, frame.pixel_arcsec, frame.grid) for k in kernels]))
+
+    def see(self, light: FloatArray, points: Points = ()) -> FloatArray:
+        """Noiseless pixels (B, H, W) of light (B, n, n) on the fine grid and of points (x, y arcsec, flux (B,))."""
+        return self.sampling.bin(blur(light, self.sampling.grid, self.otf, points))
+
+    def to_pixel(self, arcsec: FloatArray) -> FloatArray:
+        """Offsets (..., 2) from the object in arcsec to 0-based (x, y) pixels of the cutout."""
+        return self.sampling.to_pixel(np.asarray(arcsec) + np.array(self.offset_arcsec))
+
+
 def sampling(survey: SurveyFacts) -> Sampling:
-    """The cutout and fine grid of a survey; the sampling follows its sharpest PSF."""
+    """The cutout and fine grid of a survey: as many samples per pixel as its sharpest PSF needs."""
     sharpest = min(survey.psf_fwhm_arcsec.values())
-    oversample = max(2, int(np.ceil(survey.pixel_scale_arcsec / (sharpest / 5.0))))
+    core = np.sqrt(max(sharpest**2 - (PIXEL_FWHM * survey.pixel_scale_arcsec) ** 2, (0.5 * sharpest) ** 2))
+    oversample = int(np.ceil(_SAMPLES_PER_FWHM * survey.pixel_scale_arcsec / core - 0.2))
     return Sampling(
-        round(survey.cutout_arcsec / survey.pixel_scale_arcsec), survey.pixel_scale_arcsec, min(oversample, 4)
+        round(survey.cutout_arcsec / survey.pixel_scale_arcsec),
+        survey.pixel_scale_arcsec,
+        min(max(2, oversample), _MAX_OVERSAMPLE),
     )
 
 
-def draw_seeing(rng: np.random.Generator, survey: SurveyFacts) -> FloatArray:
-    """FWHM (B,) in arcsec of one exposure set: one factor for all bands and a little of its own for each."""
-    median = np.array([survey.psf_fwhm_arcsec[band] for band in survey.bands])
-    common = np.exp(survey.psf_fwhm_scatter * rng.normal())
-    return np.asarray(
-        median * np.clip(common * np.exp(0.3 * survey.psf_fwhm_scatter * rng.normal(size=len(median))), 0.6, 1.8)
-    )
-
-
-def transfer(survey: SurveyFacts, fwhm: FloatArray, grid: Grid, rng: np.random.Generator) -> FloatArray:
-    """Optical transfer functions (B, size, size // 2 + 1) of Moffat (ground) or diffraction (space) PSFs."""
-    angle = rng.uniform(0, 2 * np.pi)
-    out = []
-    for band, width in zip(survey.bands, fwhm, strict=True):
-        if survey.kind == "space":
-            kernel = _pupil_kernel(_telescope(survey), wavelength_nm(band), grid.step, min(grid.size, 241))
-            kernel = _embed(kernel, grid.size)
-            extra = (
-                np.sqrt(max((width / survey.psf_fwhm_arcsec[band]) ** 2 - 1, 0)) * survey.psf_fwhm_arcsec[band] / 2.355
-            )
-            if extra > 0.3 * grid.step:
-                kernel = gaussian_filter(kernel, extra / grid.step)
-        else:
-            kernel = _moffat(grid, width, survey.psf_beta, 0.04 * rng.random(), angle)
-        out.append(fft.rfft2(fft.ifftshift((kernel / kernel.sum()).astype(np.float32))))
-    return np.stack(out)
-
-
-def blur(
-    light: FloatArray, grid: Grid, otf: FloatArray, points: Sequence[tuple[float, float, FloatArray]] = ()
-) -> FloatArray:
+def blur(light: FloatArray, grid: Grid, otf: ComplexArray, points: Points = ()) -> FloatArray:
     """Convolve light (B, size, size) with the PSF, adding point sources (x, y arcsec, flux (B,)) at their place."""
-    spectrum = fft.rfft2(light.astype(np.float32))
-    if points:
-        ky = fft.fftfreq(grid.size)[:, None]
-        kx = fft.rfftfreq(grid.size)[None, :]
-        middle = (grid.size - 1) / 2
-        for x, y, flux in points:
-            phase = np.exp(-2j * np.pi * kx * (x / grid.step + middle)) * np.exp(
-                -2j * np.pi * ky * (y / grid.step + middle)
-            )
-            spectrum += flux[:, None, None] * phase
-    image: FloatArray = fft.irfft2(spectrum * otf, s=light.shape[-2:])
+    light = np.asarray(light, np.float32)
+    half = (len(light), grid.size, grid.size // 2 + 1)
+    spectrum = fft.rfft2(light) if light.any() else np.zeros(half, np.complex64)
+    if len(points):
+        middle = np.float64((grid.size - 1) / 2 * grid.step)
+        place = np.array([(x, y) for x, y, _ in points]) + middle
+        flux = np.array([f for _, _, f in points])
+        along_x = np.exp(-2j * np.pi * place[:, :1] * fft.rfftfreq(grid.size, grid.step))
+        along_y = np.exp(-2j * np.pi * place[:, 1:] * fft.fftfreq(grid.size, grid.step))
+        along_y, along_x = along_y.astype(np.complex64), along_x.astype(np.complex64)
+        for plane, band_flux in zip(spectrum, flux.T.astype(np.float32), strict=True):
+            plane += (along_y * band_flux[:, None]).T @ along_x
+    image: FloatArray = fft.irfft2(spectrum * otf, s=light.shape[-2:], overwrite_x=True)
     return image
 
 
-def noise(rng: np.random.Generator, survey: SurveyFacts, size: int, depth: float) -> tuple[FloatArray, FloatArray]:
-    """Unit noise (B, size, size), correlated as the survey's pixels are, and the sky's rms (B,)."""
-    white = rng.normal(size=(len(survey.bands), size, size))
-    if survey.noise_correlation_pix > 0:
-        width = survey.noise_correlation_pix
-        white = gaussian_filter(white, (0, width, width), mode="wrap")
-        white /= white.std(axis=(1, 2), keepdims=True)
-    sky = np.array([survey.sky_sigma[band] for band in survey.bands])
-    return white, sky * depth * np.exp(0.06 * rng.normal(size=len(sky)))
-
-
-def expose(
-    light: FloatArray, unit_noise: FloatArray, sky_sigma: FloatArray, gain: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Light (B, H, W) as observed, with its variance: sky and read noise, and photons at `gain` e- per flux unit."""
-    variance = sky_sigma[:, None, None] ** 2 + np.clip(light, 0, None) / gain[:, None, None]
-    return light + unit_noise * np.sqrt(variance), variance
-
-
-def defects(rng: np.random.Generator, survey: SurveyFacts, size: int) -> BoolArray:
-    """Valid mask (B, H, W) with a survey's usual losses: cosmic rays, columns, chip edges; most cutouts have none."""
-    valid = np.ones((len(survey.bands), size, size), bool)
-    chance = rng.random()
-    if survey.kind == "space" and chance < 0.5:
-        hits = gaussian_filter(rng.normal(size=(size, size)), 0.9)
-        part = 10 ** rng.uniform(-3.3, -1.0)
-        valid &= hits < np.quantile(hits, 1 - part)
-    elif chance < 0.04:
-        column, width = int(rng.integers(0, size)), int(rng.integers(1, 4))
-        valid[:, :, column : column + width] = False
-    if rng.random() < 0.04:
-        cut = int(rng.integers(1, max(2, size // 3)))
-        side = np.rot90(valid, int(rng.integers(0, 4)), axes=(1, 2))
-        side[:, :cut] = False
-    return valid
-
-
-def _moffat(grid: Grid, fwhm: float, beta: float, ellipticity: float, angle: float) -> FloatArray:
-    alpha = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
-    axis = (np.arange(grid.size) - grid.size // 2) * grid.step
-    x, y = np.meshgrid(axis, axis)
-    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    r2 = along**2 * (1 - ellipticity) + across**2 / (1 - ellipticity)
-    return np.asarray((1 + r2 / alpha**2) ** (-beta))
-
-
-def _telescope(survey: SurveyFacts) -> str:
-    return next((name for name in _APERTURE_M if name in survey.name.lower()), "hst")
-
-
-@lru_cache(maxsize=32)
-def _pupil_kernel(telescope: str, wavelength: float, step_arcsec: float, size: int) -> FloatArray:
-    """Diffraction PSF of a pupil with struts, averaged over a band (Fraunhofer; matrix Fourier transform)."""
-    diameter = _APERTURE_M[telescope]
-    axis = np.linspace(-0.55 * diameter, 0.55 * diameter, 240)
-    x, y = np.meshgrid(axis, axis)
-    pupil = _hexagons(x, y) if telescope == "jwst" else _annulus(x, y, diameter, telescope)
-    offsets = (np.arange(size) - size // 2) * step_arcsec / 206264.806
-    kernel = np.zeros((size, size))
-    for factor in np.linspace(1 - _BANDWIDTH / 2, 1 + _BANDWIDTH / 2, 7):
-        e = np.exp(-2j * np.pi * np.outer(offsets, axis) / (wavelength * factor * 1e-9))
-        kernel += np.abs(e @ pupil @ e.T) ** 2
-    r = np.hypot(*np.meshgrid(offsets, offsets)) / np.abs(offsets).max()
-    kernel *= np.clip(2.5 * (1 - r), 0, 1)  # fade out before the edge: no square outline round bright stars
-    blurred: FloatArray = gaussian_filter(kernel / kernel.sum(), _JITTER_ARCSEC[telescope] / step_arcsec)
-    return blurred
-
-
-def _annulus(x: FloatArray, y: FloatArray, diameter: float, telescope: str) -> FloatArray:
-    """A round mirror with central obstruction and vanes: four for HST at 45 degrees, three for Euclid."""
-    r = np.hypot(x, y)
-    pupil = ((r < diameter / 2) & (r > 0.165 * diameter)).astype(float)
-    turns = np.radians((45, 135, 225, 315) if telescope == "hst" else (90, 210, 330))
-    for turn in turns:
-        along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-        pupil[(np.abs(across) < 0.011 * diameter) & (along > 0)] = 0
-    return pupil
-
-
-def _hexagons(x: FloatArray, y: FloatArray) -> FloatArray:
-    """JWST's 18 hexagons, 1.32 m flat to flat, with the gaps and the three struts of the secondary."""
-    pupil = np.zeros(x.shape)
-    pitch, flat = 1.327, 1.32
-    for a in range(-2, 3):
-        for b in range(-2, 3):
-            if abs(a + b) > 2 or (a, b) == (0, 0):
-                continue
-            cx, cy = pitch * np.sqrt(3) / 2 * b, pitch * (a + b / 2)
-            dx, dy = x - cx, y - cy
-            inside = np.abs(dy) < flat / 2
-            for turn in np.radians((60.0, 120.0)):
-                inside &= np.abs(dy * np.cos(turn) + dx * np.sin(turn)) < flat / 2
-            pupil[inside] = 1
-    for turn in np.radians((90.0, 240.0, 300.0)):
-        along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-        pupil[(np.abs(across) < 0.06) & (along > 0)] = 0
-    return pupil
-
-
-def _embed(kernel: FloatArray, size: int) -> FloatArray:
-    canvas = np.zeros((size, size))
-    start = size // 2 - kernel.shape[0] // 2
-    canvas[start : start + kernel.shape[0], start : start + kernel.shape[1]] = kernel
-    return canvas
+def _shift(grid: Grid, x_arcsec: float, y_arcsec: float) -> ComplexArray:
+    """Phases (size, size // 2 + 1) that move an image by this much."""
+    kx, ky, _ = frequencies(grid.size, grid.step)
+    across, down = np.exp(-2j * np.pi * kx * np.float32(x_arcsec)), np.exp(-2j * np.pi * ky * np.float32(y_arcsec))
+    return np.asarray(across * down, np.complex64)

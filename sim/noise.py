@@ -1,0 +1,64 @@
+"""Noise of a survey's pixels: sky and photons, correlated as resampled and drizzled images have it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import fft
+
+from stages.records import FloatArray
+from stages.survey import SurveyFacts
+
+_PAD_PIX = 8  # drawn beyond the cutout and cut off: opposite edges of a Fourier-filtered field are correlated
+_BAND_SCATTER = 0.06  # rms of ln(sky rms) from band to band, beside the field's common depth (assumed)
+Table = tuple[tuple[float, ...], ...]
+
+
+def noise(rng: np.random.Generator, survey: SurveyFacts, size: int, depth: float) -> tuple[FloatArray, FloatArray]:
+    """Noise of unit variance (B, size, size), correlated as the survey's pixels are, and the sky's rms (B,).
+
+    depth : factor on the survey's usual sky rms that all bands of this field share.
+    """
+    n = int(fft.next_fast_len(size + _PAD_PIX, real=True))
+    white = rng.standard_normal((len(survey.bands), n, n), dtype=np.float32)
+    filters = [_filter(survey.noise_correlation.get(b, ()), survey.noise_correlation_pix, n) for b in survey.bands]
+    if any(f is not None for f in filters):
+        flat = np.ones((n, n // 2 + 1), np.float32)
+        shape = np.stack([flat if f is None else f for f in filters])
+        white = fft.irfft2(fft.rfft2(white) * shape, s=(n, n))
+    sky = np.array([survey.sky_sigma[band] for band in survey.bands])
+    scatter = np.exp(_BAND_SCATTER * rng.normal(size=len(sky)))
+    return np.ascontiguousarray(white[:, :size, :size]), sky * depth * scatter
+
+
+def expose(
+    light: FloatArray, unit_noise: FloatArray, sky_sigma: FloatArray, gain: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Light (B, H, W) as observed, with its variance: sky and read noise, and photons at `gain` e- per flux unit."""
+    variance = sky_sigma[:, None, None] ** 2 + np.clip(light, 0, None) / gain[:, None, None]
+    return light + unit_noise * np.sqrt(variance), variance
+
+
+@lru_cache(maxsize=64)
+def _filter(table: Table, sigma_pix: float, size: int) -> FloatArray | None:
+    """Amplitude (size, size // 2 + 1) whose square is the noise's power spectrum, of mean 1; None for white noise.
+
+    A measured autocorrelation need not be a possible one: where its power spectrum is negative it is set to 0.
+    """
+    if not table and sigma_pix <= 0:
+        return None
+    correlation = np.zeros((size, size))
+    if table:
+        rows, columns = min(len(table), size // 2), min(len(table[0]), size // 2)
+        measured = np.asarray(table)[:rows, :columns]
+        for y in (1, -1):
+            for x in (1, -1):
+                correlation[np.ix_(y * np.arange(rows), x * np.arange(columns))] = measured
+        power = np.clip(fft.fft2(correlation).real, 0, None)
+    else:
+        lag = np.minimum(np.arange(size), size - np.arange(size))
+        kernel = np.exp(-0.5 * (lag / sigma_pix) ** 2)
+        power = np.abs(fft.fft2(kernel[:, None] * kernel[None, :])) ** 2
+    amplitude: FloatArray = np.sqrt(power / power.mean())[:, : size // 2 + 1].astype(np.float32)
+    return amplitude
