@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.lens_kernels import COLUMNS, MAX_TERMS, SUBHALO, deflect_many, fill_power_law, hessian_many, potential_many
+from sim.lens_kernels import COLUMNS, MAX_TERMS, SUBHALO, fill_power_law, hessian_many, potential_many
+from sim.lens_rays import deflect_many
 
 Floats = npt.NDArray[np.floating[Any]]
 Packed = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]
