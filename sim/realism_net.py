@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages.records import Cutout, FloatArray
+from sim.realism_score import Groups, Scores, folds
+from stages.records import Cutout
 from stages.scaling import N_CHANNELS, Frame, network_inputs
 from stages.training import dihedral
 
@@ -21,25 +23,26 @@ _WIDTH = 16
 
 
 def network_scores(
-    cutouts: Sequence[Cutout], label: npt.NDArray[np.intp], groups: npt.NDArray[np.str_], epochs: int, seed: int
-) -> FloatArray:
-    """Out-of-fold ranks (N,) in 0..1; the higher, the more a cutout looks simulated.
-
-    The network sees native pixels through the project's own transform, so it judges what the finder would be given.
-    """
-    from sim.realism import folds, ranks
-
-    size = min(_MAX_SIZE_PIX, *(min(c.flux.shape[1:]) for c in cutouts))
-    frame = Frame(size, float(np.median([c.pixel_scale_arcsec for c in cutouts])))
-    pixels = torch.from_numpy(network_inputs(cutouts, frame).pixels)
+    cutouts: Sequence[Cutout], label: npt.NDArray[np.intp], groups: Groups, epochs: int, seed: int
+) -> Scores:
+    """Out-of-fold scores of the network, which sees what the finder would be given: the project's own transform."""
+    pixels = torch.from_numpy(native_pixels(cutouts))
     target = torch.from_numpy(label.astype(np.float32))
-    out = np.zeros(len(cutouts))
-    for train, test in tqdm(folds(label, groups, seed), desc="network", unit="fold"):
+    value, fold = np.zeros((1, len(cutouts))), np.zeros((1, len(cutouts)), np.intp)
+    for k, (train, test) in enumerate(tqdm(folds(label, groups, seed), desc="network", unit="fold", leave=False)):
         net = _train(pixels[train], target[train], epochs, seed)
         with torch.inference_mode():
-            score = torch.stack([net(dihedral(pixels[test], k))[:, 0] for k in range(8)]).mean(0)
-        out[test] = ranks(score.numpy().astype(float))
-    return out
+            score = torch.stack([net(dihedral(pixels[test], turn))[:, 0] for turn in range(8)]).mean(0)
+        value[0, test], fold[0, test] = score.numpy(), k
+    return Scores(value, fold)
+
+
+def native_pixels(cutouts: Sequence[Cutout]) -> npt.NDArray[np.float32]:
+    """Network input (N, 6, S, S) without resampling: between pixels, a centre's fraction would smooth the noise."""
+    size = min(_MAX_SIZE_PIX, *(min(c.flux.shape[1:]) for c in cutouts))
+    size -= 1 - size % 2
+    whole = [replace(c, xy_pix=np.round(c.xy_pix), pixel_scale_arcsec=1.0) for c in cutouts]
+    return network_inputs(whole, Frame(size, 1.0)).pixels
 
 
 def _network() -> nn.Module:
@@ -59,10 +62,11 @@ def _train(pixels: Tensor, target: Tensor, epochs: int, seed: int) -> nn.Module:
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.05)
     steps = epochs * -(-len(pixels) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
+    balance = (1 - target).sum() / target.sum().clamp(min=1)
     for _ in range(epochs):
         for batch in torch.randperm(len(pixels), generator=order).split(_BATCH):
             turned = dihedral(pixels[batch], int(torch.randint(8, (1,), generator=order)))
-            loss = F.binary_cross_entropy_with_logits(net(turned)[:, 0], target[batch])
+            loss = F.binary_cross_entropy_with_logits(net(turned)[:, 0], target[batch], pos_weight=balance)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

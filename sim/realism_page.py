@@ -19,7 +19,9 @@ from sim.features import plane
 from stages.records import Cutout, FloatArray
 
 if TYPE_CHECKING:
-    from sim.realism import Sample, Separation
+    from sim.realism import Comparison
+    from sim.realism_sample import Sample
+    from sim.realism_score import Separation
 
 matplotlib.use("agg")
 
@@ -33,7 +35,8 @@ _STRATA = {
     "coverage (deg)": ("coverage_deg", [0, 30, 60, 90, 180, 270, 360.1]),
     "images of the source": ("n_images", [0, 1.5, 2.5, 3.5, 4.5, np.inf]),
 }
-_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto;
+padding: 0 1em; color: #222 }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } img { max-width: 100% }
 table { border-collapse: collapse; font-size: 13px } td, th { padding: 2px 10px; border-bottom: 1px solid #ddd;
 text-align: right } th:first-child, td:first-child { text-align: left }"""
@@ -49,22 +52,29 @@ def picture(cutout: Cutout) -> npt.NDArray[np.uint8]:
 
 
 def write_page(
-    path: Path, real: Sample, sim: Sample, table: pd.DataFrame, label: npt.NDArray[np.intp],
-    scores: dict[str, FloatArray], found: dict[str, Separation], ranking: pd.DataFrame, held: pd.DataFrame,
+    path: Path, c: Comparison, nulls: dict[str, dict[str, Separation]], ranking: pd.DataFrame, families: pd.DataFrame,
+    kinds: pd.DataFrame, form: pd.DataFrame, held: pd.DataFrame,
 ) -> None:  # fmt: skip
     """Write everything into one HTML file."""
+    rows = [("real against simulated", c.found), *nulls.items()]
     figures = "".join(
-        f"<li>{escape(name)}: AUC <b>{s.auc:.3f}</b> [{s.low:.3f}, {s.high:.3f}]</li>" for name, s in found.items()
-    )
+        f"<li>{escape(what)}, {escape(name)}: AUC <b>{s.auc:.3f}</b> [{s.low:.3f}, {s.high:.3f}]</li>"
+        for what, found in rows for name, s in found.items()
+    )  # fmt: skip
+    n, last = len(c.real.cutouts), list(c.scores)[-1]
     body = [
         "<h1>Simulated against real</h1>",
-        f"<p>{len(real.cutouts)} pairs of equal brightness over noise. 0.5 means nothing tells them apart.</p>",
+        f"<p>{n} real cutouts with {len(c.sim.cutouts) // n} simulated ones of equal brightness over noise each "
+        f"({c.n_real - n} real ones found none). AUC with its 95% interval; 0.5 means nothing tells them apart.</p>",
         f"<ul>{figures}</ul>",
-        "<h2>Pairs: real on the left, simulated on the right</h2>", _image(_pairs(real, sim)),
-        "<h2>What each half of the sample looks like when it is most and least alike</h2>",
-        _image(_extremes(real, sim, next(iter(reversed(scores.values()))), label)),
-        "<h2>Features, the most telling first</h2>", _image(_distributions(table, label, ranking)),
-        ranking.head(40).round(3).to_html(border=0),
+        "<h2>Pairs: real on the left, simulated on the right</h2>", _image(_pairs(c.real, c.sim)),
+        f"<h2>By the score of the {last}: real taken for simulated and known as real, simulated taken for real and "
+        "known as simulated</h2>", _image(_extremes(c.real, c.sim, c.scores[last].rank)),
+        "<h2>Where it shows: AUC of each family of features</h2>", families.round(3).to_html(border=0),
+        "<h2>Features, the most telling first (blue real, orange simulated)</h2>",
+        _image(_distributions(c.table, c.label, ranking)), ranking.head(40).round(3).to_html(border=0),
+        "<h2>How alike each simulated kind is</h2>", kinds.round(3).to_html(border=0),
+        "<h2>Form of the files (medians; not shown to the classifiers)</h2>", form.round(3).to_html(border=0),
         "<h2>What the simulated data set holds</h2>", *(t.to_html(border=0) for t in holdings(held)),
     ]  # fmt: skip
     path.write_text(
@@ -91,12 +101,11 @@ def _pairs(real: Sample, sim: Sample) -> Figure:
     return _sheet(tiles, 8)
 
 
-def _extremes(real: Sample, sim: Sample, score: FloatArray, label: npt.NDArray[np.intp]) -> Figure:
+def _extremes(real: Sample, sim: Sample, rank: FloatArray) -> Figure:
     """First row: real taken for simulated; second: real that is known; third and fourth: likewise simulated."""
-    n = len(real.cutouts)
-    tiles = []
-    for sample, part, colour in ((real, score[:n], _REAL), (sim, score[n:], _SIM)):
-        order = np.argsort(part)
+    n, tiles = len(real.cutouts), []
+    for sample, part, colour, wrong in ((real, rank[:n], _REAL, -1), (sim, rank[n:], _SIM, 1)):
+        order = np.argsort(part, kind="stable")[::wrong]
         for k in (*order[:8], *order[::-1][:8]):
             tiles.append((sample.cutouts[k], f"{sample.kinds[k]} {part[k]:.2f}", colour))
     return _sheet(tiles, 8)
