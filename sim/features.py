@@ -121,7 +121,7 @@ def noise_features(p: Plane) -> dict[str, float]:
     """
     names = [*(f"lag_{lag}" for lag in _LAGS), "power_0", "power_1", "power_2", "power_3", "power_xy"]
     names += ["skew", "kurtosis", "floor", "uneven"]
-    if p.sky.sum() < MIN_SKY_PIX:
+    if p.sky.sum() < MIN_SKY_PIX or not np.ptp(p.flux[p.sky]) > 0:
         return dict.fromkeys(names, float("nan"))
     values = p.flux[p.sky] / p.sigma
     known = autocorrelation(p.flux / p.sigma, p.sky)
@@ -215,7 +215,8 @@ def colour_features(blue: Plane, red: Plane, xy_pix: FloatArray, aperture: float
         a, b = _aperture(blue, xy_pix, low, high), _aperture(red, xy_pix, low, high)
         out[part] = float(-2.5 * np.log10(a / b)) if a > 0 and b > 0 else float("nan")
     sky = blue.sky & red.sky
-    common = float(np.corrcoef(blue.flux[sky], red.flux[sky])[0, 1]) if sky.sum() >= MIN_SKY_PIX else float("nan")
+    noisy = sky.sum() >= MIN_SKY_PIX and min(np.ptp(blue.flux[sky]), np.ptp(red.flux[sky])) > 0
+    common = float(np.corrcoef(blue.flux[sky], red.flux[sky])[0, 1]) if noisy else float("nan")
     others = blue.valid & red.valid & ~sky & (_radius(red, xy_pix) > 2 * aperture)
     a, b = float(blue.flux[others].sum()), float(red.flux[others].sum())
     return {

@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -100,12 +100,15 @@ def run(options: argparse.Namespace) -> float:
     from sim.realism_page import write_page
 
     rng = np.random.default_rng(options.seed)
-    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+    with _pool(options.workers) as pool:
         real, sim, held = read_samples(options, pool)
         nulls = {}
         if options.null:
             for name, sample in (("real against real", real), ("simulated against simulated", sim)):
-                nulls[name] = compare(*halves(sample, rng), options, rng, pool).found
+                try:
+                    nulls[name] = compare(*halves(sample, rng), options, rng, pool).found
+                except RealismError as error:
+                    print(f"no comparison of {name}: {error}", file=sys.stderr)
         c = compare(real, sim, options, rng, pool)
     ranking = telling_features(c.table, c.label, c.groups)
     families = by_family(c.table, c.label, c.groups, options.seed, rng)
@@ -126,6 +129,10 @@ def run(options: argparse.Namespace) -> float:
     (options.out / "realism.json").write_text(text + "\n")
     print(f"page: {options.out / 'realism.html'}")
     return max(value.auc for value in c.found.values())
+
+
+def _pool(workers: int) -> Executor:
+    return ThreadPoolExecutor(1) if workers <= 1 else ProcessPoolExecutor(workers, get_context("spawn"))
 
 
 def compare(

@@ -19,7 +19,7 @@ from stages.records import FloatArray
 
 _FOLDS = 4
 _REPEATS = 3  # of the forest's cross-validation with other folds
-_TREES = 200
+_TREES = 120
 _DRAWS = 1000
 _MIN_OF_A_KIND = 10
 
