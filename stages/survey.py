@@ -22,6 +22,8 @@ _RANGES = {  # least, greatest and unit of each single number
     "star_density_per_arcmin2": (0.0, 2000.0, "stars per square arcmin"),
     "spikes": (0, 16, "a number of spikes"),
     "halo_fraction": (0.0, 0.3, "a fraction of the light"),
+    "depth_sigmas": (1.0, 100.0, "a signal-to-noise ratio"),
+    "depth_aperture_arcsec": (0.0, 10.0, "arcsec"),
 }
 _PER_BAND = {  # unit of each mapping by band
     "psf_fwhm_arcsec": "FWHM in arcsec",
@@ -29,6 +31,7 @@ _PER_BAND = {  # unit of each mapping by band
     "sky_sigma": "flux units",
     "gain": "electrons per flux unit",
     "saturation": "flux units",
+    "depth_mag": "AB magnitude",
 }
 
 
@@ -77,6 +80,9 @@ class SurveyFacts:
     where the field rotates; halo_fraction : part of a star's light in the aureole beyond its PSF.
     artefact_rates : chance per cutout of each name in `ARTEFACTS`.
 
+    depth_mag : published AB depth of a point source at `depth_sigmas`, in an aperture of diameter
+    `depth_aperture_arcsec` (0: the best a point source allows). A check of sky_sigma; nothing else reads it.
+
     stretch, composite_shift_pix : how a colour composite was made, and (x, y) by how much of a pixel it was moved
     after that by linear interpolation: neighbouring pixels averaged with weights 1 - shift and shift, and rounded up.
     measured : what `sim/match.py` found, with errors; the simulator does not read it.
@@ -110,6 +116,9 @@ class SurveyFacts:
     spike_angle_deg: float | None = None
     halo_fraction: float = 0.0
     artefact_rates: dict[str, float] = field(default_factory=dict)
+    depth_mag: dict[str, float] = field(default_factory=dict)
+    depth_sigmas: float = 5.0
+    depth_aperture_arcsec: float = 0.0
     stretch: Stretch | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
@@ -145,6 +154,8 @@ def _numbers(s: SurveyFacts) -> list[str]:
             faults.append(f"{name} {value}: expected {unit} between {low} and {high}")
     if any(not 0 <= part < 1 for part in s.composite_shift_pix):
         faults.append(f"composite_shift_pix {list(s.composite_shift_pix)}: expected pixels between 0 and 1")
+    if s.spike_angle_deg is not None and not -360 <= s.spike_angle_deg <= 360:
+        faults.append(f"spike_angle_deg {s.spike_angle_deg}: expected degrees")
     faults += [
         f"artefact_rates.{name} {rate}: expected a chance per cutout between 0 and 1"
         for name, rate in s.artefact_rates.items()
@@ -162,7 +173,7 @@ def _mappings(s: SurveyFacts) -> list[str]:
         if absent and name in ("psf_fwhm_arcsec", "zero_point"):
             faults.append(f"{name}: no value ({unit}) for bands {absent}")
         for band, value in values.items():
-            if not math.isfinite(value) or (value <= 0 and name != "zero_point"):
+            if not math.isfinite(value) or (value <= 0 and name not in ("zero_point", "depth_mag")):
                 faults.append(f"{name}.{band} {value}: expected {unit}")
     for name in (*_PER_BAND, "filters", "psf_files", "noise_correlation"):
         unknown = sorted(set(getattr(s, name)) - set(s.bands))
