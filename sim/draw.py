@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sim import truth
+from sim.backgrounds import Backgrounds, RealView
+from sim.images import Images, solve
 from sim.impostors import KINDS, Stage
-from sim.observe import Sampling, blur, defects, draw_seeing, expose, noise, sampling, transfer
-from sim.population import Deflector, Photometry, Population, Source, deflector, neighbours, source
-from sim.scene import images, lensed_light, paint
-from stages.bands import wavelength_nm
+from sim.population import Deflector, Population, Source, deflector, source
+from sim.real_galaxies import Stamps
+from sim.scene import lensed_light
+from sim.view import Points, SimulatedView, View
 from stages.records import BoolArray, Cutout, FloatArray
-from stages.stretch import from_composite, to_composite
 from stages.survey import SurveyFacts
 
-_TRIES = 25
-Points = list[tuple[float, float, FloatArray]]
+_TRIES = 400
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which drawn lenses are kept: what nobody can see teaches noise."""
+    """Which drawn lenses are kept: what nobody can see teaches noise.
+
+    min_arc_snr, min_arc_contrast : of the lensed extended light, see `sim.truth`; min_theta_e_seeing : Einstein radius
+    over the median FWHM; min_point_snr, min_points : so many images of a point source at that signal to noise.
+    """
 
     min_arc_snr: float = 12.0
     min_arc_contrast: float = 0.03
@@ -31,223 +36,293 @@ class Selection:
     min_point_snr: float = 8.0
     min_points: int = 2
 
+    def __post_init__(self) -> None:
+        faults = [f"{name} {value}: expected 0 or more" for name, value in vars(self).items() if value < 0]
+        if faults:
+            raise ValueError("; ".join(faults))
+
 
 @dataclass(frozen=True)
 class SimConfig:
     """What `sim/generate.py` draws; see `configs/sim.yaml`.
 
     lens_pair_fraction : share of pairs that are a lens and its twin; the others are two impostors.
-    quasar_fraction : share of lenses whose source has a point (quasar or supernova).
+    quasar_fraction, supernova_fraction : share of lenses whose source has such a point.
+    second_source_fraction : share of lenses with a second lensed galaxy beside the first.
     impostors : relative frequency of each kind.
     composite_fraction : share of a survey's cutouts that pass through its 8-bit colour composite and back.
+    centring_arcsec : rms error of the catalogue's position.
+    painted_negative_fraction : on real sky, share of non-lens pairs with unlensed galaxies painted on.
     populations : priors by survey; a survey not named takes "default".
     """
 
     lens_pair_fraction: float = 0.55
-    quasar_fraction: float = 0.25
+    quasar_fraction: float = 0.2
+    supernova_fraction: float = 0.05
+    second_source_fraction: float = 0.05
     shard_size: int = 256
     centring_arcsec: float = 0.25
+    painted_negative_fraction: float = 0.7
     selection: Selection = field(default_factory=Selection)
     impostors: dict[str, float] = field(default_factory=dict)
     composite_fraction: dict[str, float] = field(default_factory=dict)
     populations: dict[str, Population] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        faults = []
         unknown = sorted(set(self.impostors) - set(KINDS))
         if unknown:
-            raise ValueError(f"impostors {unknown}: expected some of {sorted(KINDS)}")
-        if self.shard_size % 2:
-            raise ValueError(f"shard_size {self.shard_size}: expected an even number, since cutouts come in pairs")
+            faults.append(f"impostors {unknown}: expected some of {sorted(KINDS)}")
+        if any(v < 0 for v in self.impostors.values()) or (self.impostors and not sum(self.impostors.values()) > 0):
+            faults.append("impostors: expected frequencies of 0 or more, not all 0")
+        if self.shard_size < 2 or self.shard_size % 2:
+            faults.append(f"shard_size {self.shard_size}: expected an even number, since cutouts come in pairs")
+        if not self.centring_arcsec >= 0:
+            faults.append(f"centring_arcsec {self.centring_arcsec}: expected arcsec, 0 or more")
+        shares = [name for name in vars(self) if name.endswith("_fraction") and name != "composite_fraction"]
+        values = {name: getattr(self, name) for name in shares}
+        values |= {f"composite_fraction.{name}": v for name, v in self.composite_fraction.items()}
+        faults += [f"{name} {value}: expected 0 to 1" for name, value in values.items() if not 0 <= value <= 1]
+        if self.quasar_fraction + self.supernova_fraction > 1:
+            faults.append("quasar_fraction + supernova_fraction: expected at most 1")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def prior(self, survey: str) -> Population:
+        """The priors of a survey."""
+        return self.populations.get(survey, self.populations.get("default", Population()))
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
-    """The conditions that a pair of cutouts shares: everything but the object."""
+class Ingredients:
+    """What pairs are drawn from beside the configuration: real galaxies as sources, real sky as background."""
 
-    survey: SurveyFacts
-    sampling: Sampling
-    photometry: Photometry
-    fwhm: FloatArray
-    otf: FloatArray
-    unit_noise: FloatArray
-    sky_sigma: FloatArray
-    valid: BoolArray
-    xy_pix: FloatArray
-    composite: bool
-    field_light: FloatArray
-    field_points: Points
-
-    @property
-    def gain(self) -> FloatArray:
-        """Effective gain (B,)."""
-        return np.array([self.survey.gain[band] for band in self.survey.bands])
-
-    def see(self, light: FloatArray, points: Points) -> FloatArray:
-        """Light on the fine grid to noiseless pixels (B, H, W)."""
-        return self.sampling.bin(blur(light, self.sampling.grid, self.otf, points))
+    stamps: Stamps | None = None
+    backgrounds: Backgrounds | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One labelled cutout."""
+    """One labelled cutout; `arc_mask` (H, W) has bit k set where source k is seen lensed."""
 
     cutout: Cutout
     row: dict[str, Any]
-    arc_mask: BoolArray
+    arc_mask: FloatArray
 
 
-def draw_pair(rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, name: str) -> list[Drawn]:
-    """Two cutouts of the systems `name` (a lens and its twin share one; two impostors have one each)."""
-    prior = config.populations.get(survey.name, config.populations.get("default", Population()))
-    if rng.random() < config.lens_pair_fraction:
-        return _lens_pair(rng, _observation(rng, survey, config, prior), config, prior, name)
-    return [
-        _impostor(rng, _observation(rng, survey, config, prior), config, prior, f"{name}{part}") for part in ("a", "b")
-    ]
-
-
-def _observation(rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, prior: Population) -> Observation:
-    frame = sampling(survey)
-    photometry = Photometry(
-        np.array([wavelength_nm(b) for b in survey.bands]), np.array([survey.zero_point[b] for b in survey.bands])
-    )
-    fwhm = draw_seeing(rng, survey)
-    unit_noise, sky_sigma = noise(rng, survey, frame.size_pix, float(np.exp(0.12 * rng.normal())))
-    off = config.centring_arcsec * rng.normal(size=2) * (3.0 if rng.random() < 0.12 else 1.0)
-    light = np.zeros((len(survey.bands), frame.grid.size, frame.grid.size), np.float32)
-    field_arcsec = frame.grid.size * frame.grid.step
-    galaxies, stars = neighbours(rng, photometry, prior, field_arcsec, survey.density_per_arcmin2)
-    paint(light, frame.grid, galaxies)
-    return Observation(
-        survey, frame, photometry, fwhm, transfer(survey, fwhm, frame.grid, rng), unit_noise, sky_sigma,
-        defects(rng, survey, frame.size_pix), np.clip(frame.to_pixel(np.clip(off, -1.2, 1.2)), 0, frame.size_pix - 1),
-        rng.random() < config.composite_fraction.get(survey.name, 0.0), light, stars,
-    )  # fmt: skip
-
-
-def _lens_pair(
-    rng: np.random.Generator, o: Observation, config: SimConfig, prior: Population, name: str
+def draw_pair(
+    rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, name: str, given: Ingredients
 ) -> list[Drawn]:
-    with_point = rng.random() < config.quasar_fraction
-    for _ in range(_TRIES):
-        lens = deflector(rng, o.photometry, prior)
-        src = source(rng, o.photometry, prior, lens, with_point)
-        pair = _try_lens(o, config.selection, lens, src, name)
-        if pair is not None:
-            return pair
-    return [_impostor(rng, o, config, prior, f"{name}{part}") for part in ("a", "b")]
-
-
-def _try_lens(o: Observation, cut: Selection, lens: Deflector, src: Source, name: str) -> list[Drawn] | None:
-    """The lens and its twin, or None where the lensed light could not be seen."""
-    grid, frame = o.sampling.grid, o.sampling
-    if lens.theta_e < cut.min_theta_e_seeing * float(np.median(o.fwhm)):
-        return None
-    with_point = bool(src.point_flux.any())
-    found = images(lens, src)
-    light = o.field_light.copy()
-    paint(light, grid, lens.light)
-    lensed_extended = lensed_light(grid, lens, src)
-    base = o.see(light, o.field_points)
-    arcs = o.see(lensed_extended, [])
-    mu = np.abs(found.magnification)
-    points: Points = [
-        (float(x), float(y), src.point_flux * m) for x, y, m in zip(found.x, found.y, mu, strict=True)
-    ] if with_point else []  # fmt: skip
-    lensed = arcs + (o.see(np.zeros_like(light), points) if points else 0.0)
-    variance = expose(base + lensed, o.unit_noise, o.sky_sigma, o.gain)[1]
-    mask = truth.arc_mask(arcs, variance, base)
-    snr, contrast = truth.arc_snr(arcs, variance, mask), truth.arc_contrast(arcs, base, mask)
-    n_bright = int((_point_rows(o, points, variance)["point_snr"] > cut.min_point_snr).sum()) if points else 0
-    enough = n_bright >= cut.min_points if with_point else snr >= cut.min_arc_snr and contrast >= cut.min_arc_contrast
-    if not enough or (not with_point and mask.sum() < 6):
-        return None
-    shared = {
-        "deflector_x_pix": float(frame.to_pixel(np.array(0.0))),
-        "deflector_y_pix": float(frame.to_pixel(np.array(0.0))),
-    }
-    row = truth.blank_row() | truth.lens_row(lens, (src.x, src.y), found, frame) | shared
-    row |= {"kind": "lens_quasar" if with_point else "lens_galaxy", "arc_snr": snr, "arc_contrast": contrast}
-    row |= {"coverage_deg": truth.coverage_deg(mask, frame.to_pixel(np.zeros(2)))}
-    twin = truth.blank_row() | shared | {"kind": "twin"}
-    empty = np.zeros_like(mask)
+    """Two cutouts of the systems `name` (a lens and its twin share one; two impostors have one each)."""
+    prior = config.prior(survey.name)
+    is_lens = rng.random() < config.lens_pair_fraction
+    if given.backgrounds is not None:
+        return _on_real_sky(rng, given, config, prior, name, is_lens)
+    if is_lens:
+        view = _view(rng, survey, config, prior)
+        for _ in range(_TRIES):
+            lens = deflector(rng, view.photometry, prior)
+            pair = _try_lens(rng, view, config, prior, lens, given.stamps, name)
+            if pair is not None:
+                return pair
     return [
-        _finish(o, base + lensed, row, mask, name, f"{name}-lens", [*points, *o.field_points]),
-        _finish(o, base, twin, empty, name, f"{name}-twin", o.field_points),
+        _impostor(rng, _view(rng, survey, config, prior), config, prior, f"{name}{part}") for part in ("a", "b")
     ]
 
 
-def _impostor(rng: np.random.Generator, o: Observation, config: SimConfig, prior: Population, name: str) -> Drawn:
+def _view(rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, prior: Population) -> SimulatedView:
+    composite = config.composite_fraction.get(survey.name, 0.0)
+    return SimulatedView.draw(rng, survey, prior, config.centring_arcsec, composite)
+
+
+def _sources(
+    rng: np.random.Generator, view: View, config: SimConfig, prior: Population, lens: Deflector, stamps: Stamps | None
+) -> list[Source]:
+    draw = rng.random()
+    kind = "galaxy"
+    if draw < config.quasar_fraction + config.supernova_fraction:
+        kind = "quasar" if draw < config.quasar_fraction else "supernova"
+    found = [source(rng, view.photometry, prior, lens, kind, stamps)]
+    if rng.random() < config.second_source_fraction:
+        found.append(source(rng, view.photometry, prior, lens, "galaxy", stamps))
+    return found
+
+
+def _try_lens(
+    rng: np.random.Generator, view: View, config: SimConfig, prior: Population, lens: Deflector,
+    stamps: Stamps | None, name: str,
+) -> list[Drawn] | None:  # fmt: skip
+    """The lens and its twin, or None where the lensed light could not be seen."""
+    cut = config.selection
+    if lens.mass.theta_e < cut.min_theta_e_seeing * float(np.median(view.optics.fwhm)):
+        return None
+    sources = _sources(rng, view, config, prior, lens, stamps)
+    found = [solve(lens.mass, s.x, s.y) for s in sources]
+    if not _worth_painting(view, cut, sources[0], found[0]):
+        return None
+    optics, grid = view.optics, view.optics.sampling.grid
+    painted = [lensed_light(grid, lens.mass, s) for s in sources]
+    arcs = [optics.see(light, []) for light in painted]
+    points = _lensed_points(lens, sources[0])
+    lensed = sum(arcs, np.zeros_like(arcs[0]))
+    if points:
+        lensed = lensed + optics.see(np.zeros_like(painted[0]), points)
+    base = view.base(lens.light)
+    variance = view.variance(base + lensed)
+    masks = [truth.arc_mask(a, variance, base) for a in arcs]
+    row = _lens_truth(view, lens, sources, found, painted, arcs, masks, base, variance)
+    seen = _point_rows(view, points, variance)
+    row |= {key: value.tolist() for key, value in seen.items()}
+    if sources[0].point_flux.any():
+        enough = (seen["point_snr"] > cut.min_point_snr).sum() >= cut.min_points
+    else:
+        enough = row["arc_snr"] >= cut.min_arc_snr and row["arc_contrast"] >= cut.min_arc_contrast
+        enough = enough and masks[0].sum() >= 6
+    if not enough:
+        return None
+    bits = np.sum([m.astype(np.uint8) << k for k, m in enumerate(masks)], axis=0).astype(np.uint8)
+    shared = _deflector_position(view)
+    twin = truth.blank_row() | shared | {"kind": "twin", "boost": row["boost"], "drawn": row["drawn"]}
+    twin |= {key: value.tolist() for key, value in _point_rows(view, [], variance).items()}
+    return [
+        _finish(view, view.record(base, lensed), row | shared, bits, name, f"{name}-lens"),
+        _finish(view, view.record(base, None), twin, np.zeros_like(bits), name, f"{name}-twin"),
+    ]
+
+
+def _worth_painting(view: View, cut: Selection, source: Source, found: Images) -> bool:
+    """Whether the images could be bright enough, were each as compact as the PSF: saves painting what would be cut."""
+    total = float(np.abs(found.magnification[found.kind != 2]).sum())
+    has_point = bool(source.point_flux.any())
+    flux = source.point_flux if has_point else source.total_flux
+    n_effective = 2.266 * np.maximum(view.optics.fwhm / view.optics.sampling.pixel_arcsec, 1.2) ** 2
+    limit = cut.min_point_snr if has_point else cut.min_arc_snr
+    best = float((total * flux / (view.sky_sigma * np.sqrt(n_effective))).max())
+    return len(found.x) > 1 and best >= limit
+
+
+def _lensed_points(lens: Deflector, source: Source) -> Points:
+    """Images of the source's point: x, y in arcsec and flux per band."""
+    if not source.point_flux.any():
+        return []
+    images = solve(lens.mass, *source.point_xy)
+    return [
+        (float(x), float(y), source.point_flux * abs(m))
+        for x, y, m in zip(images.x, images.y, images.magnification, strict=True)
+    ]
+
+
+def _lens_truth(
+    view: View, lens: Deflector, sources: Sequence[Source], found: Sequence[Images], painted: Sequence[FloatArray],
+    arcs: Sequence[FloatArray], masks: Sequence[BoolArray], base: FloatArray, variance: FloatArray,
+) -> dict[str, Any]:  # fmt: skip
+    first, fwhm_pix = sources[0], view.optics.fwhm / view.optics.sampling.pixel_arcsec
+    has_point = bool(first.point_flux.any())
+    flux = first.point_flux if has_point else first.total_flux
+    images = found[0] if not has_point else solve(lens.mass, *first.point_xy)
+    mask = np.any(masks, axis=0)
+    total = np.sum(arcs, axis=0)
+    arc = truth.arc_shape(mask, view.to_pixel(np.zeros(2)))
+    row = truth.blank_row() | truth.lens_row(lens, first, images, len(sources))
+    row |= truth.image_rows(images, flux, view.to_pixel, view.photometry.magnitude, fwhm_pix, variance)
+    unlensed = sum(float(s.total_flux.sum()) for s in sources)
+    return row | {
+        "kind": f"lens_{first.kind}",
+        "boost": lens.boost * first.boost,
+        "arc_snr": truth.arc_snr(total, variance, mask),
+        "arc_contrast": truth.arc_contrast(total, base, mask),
+        "coverage_deg": arc.coverage_deg,
+        "n_arcs": arc.n_arcs,
+        "stretch": arc.stretch,
+        "magnification": float(np.sum(painted)) / max(unlensed, 1e-30),
+        "drawn": truth.as_json({"deflector": lens, "sources": list(sources), "fwhm_arcsec": view.optics.fwhm}),
+    }
+
+
+def _on_real_sky(
+    rng: np.random.Generator, given: Ingredients, config: SimConfig, prior: Population, name: str, is_lens: bool
+) -> list[Drawn]:
+    """Lensed light, or unlensed galaxies, painted on a real cutout; the untouched original beside it is the twin."""
+    assert given.backgrounds is not None
+    for _ in range(_TRIES):
+        view = given.backgrounds.view(rng)
+        if not is_lens:
+            return _painted_negatives(rng, view, config, prior, name)
+        for _ in range(20):
+            lens = view.draw_deflector(rng, prior)
+            pair = _try_lens(rng, view, config, prior, lens, given.stamps, name)
+            if pair is not None:
+                return pair
+    raise ValueError(
+        f"no lens could be seen on any of {len(given.backgrounds)} backgrounds in {_TRIES} tries. Lower the selection's "
+        "min_arc_snr or min_theta_e_seeing in the configuration, or give deeper cutouts."
+    )
+
+
+def _painted_negatives(
+    rng: np.random.Generator, view: RealView, config: SimConfig, prior: Population, name: str
+) -> list[Drawn]:
+    """A cutout with unlensed galaxies painted where arcs would be, beside the untouched original."""
+    base = view.base(())
+    shared = _deflector_position(view)
+    out = []
+    for part, painted in (("a", rng.random() < config.painted_negative_fraction), ("b", False)):
+        light = view.unlensed(rng, prior) if painted else None
+        row = truth.blank_row() | shared | {"kind": "painted_blend" if painted else "real_field"}
+        empty = np.zeros(base.shape[1:], np.uint8)
+        out.append(_finish(view, view.record(base, light), row, empty, name, f"{name}{part}-{row['kind']}"))
+    return out
+
+
+def _impostor(rng: np.random.Generator, view: SimulatedView, config: SimConfig, prior: Population, name: str) -> Drawn:
     weights = np.array([config.impostors.get(kind, 0.0) for kind in KINDS]) if config.impostors else np.ones(len(KINDS))
     kind = str(rng.choice(list(KINDS), p=weights / weights.sum()))
-    light = o.field_light.copy()
-    painted = KINDS[kind](Stage(rng, light, o.sampling.grid, o.photometry, prior))
+    canvas = view.field.copy()
+    painted = KINDS[kind](Stage(rng, canvas, view.optics.sampling.grid, view.photometry, prior))
     row = truth.blank_row() | {"kind": kind}
     if painted.has_galaxy:
-        row |= {"deflector_x_pix": float(o.sampling.to_pixel(np.array(0.0)))}
-        row |= {"deflector_y_pix": float(o.sampling.to_pixel(np.array(0.0)))}
-    points = [*painted.points, *o.field_points]
-    pixels = o.see(light, points)
-    return _finish(o, pixels, row, np.zeros(pixels.shape[1:], bool), name, f"{name}-{kind}", points)
+        row |= _deflector_position(view)
+    pixels = view.see(canvas, painted.points)
+    row |= {key: value.tolist() for key, value in _point_rows(view, painted.points, view.variance(pixels)).items()}
+    return _finish(view, view.record(pixels, None), row, np.zeros(pixels.shape[1:], np.uint8), name, f"{name}-{kind}")
 
 
-def _point_rows(o: Observation, points: Points, variance: FloatArray) -> dict[str, FloatArray]:
-    """Point sources within the cutout, with their signal to noise."""
-    if not points:
+def _deflector_position(view: View) -> dict[str, float]:
+    x, y = view.to_pixel(np.zeros(2))
+    return {"deflector_x_pix": float(x), "deflector_y_pix": float(y)}
+
+
+def _point_rows(view: View, points: Points, variance: FloatArray) -> dict[str, FloatArray]:
+    """Point sources within the cutout, the field's own stars included, with their signal to noise."""
+    every = [*points, *view.points]
+    if not every:
         return {"point_x_pix": np.empty(0), "point_y_pix": np.empty(0), "point_snr": np.empty(0)}
-    xy = np.array([o.sampling.to_pixel(np.array(p[:2])) for p in points])
-    snr = truth.point_snr(xy, np.array([p[2] for p in points]), o.fwhm / o.survey.pixel_scale_arcsec, variance)
-    inside = ((xy > -0.5) & (xy < o.sampling.size_pix - 0.5)).all(axis=1)
+    xy = view.to_pixel(np.array([p[:2] for p in every]))
+    fwhm_pix = view.optics.fwhm / view.optics.sampling.pixel_arcsec
+    snr = truth.point_snr(xy, np.array([p[2] for p in every]), fwhm_pix, variance)
+    rows, columns = variance.shape[-2:]
+    inside = ((xy > -0.5) & (xy < np.array([columns, rows]) - 0.5)).all(axis=1)
     return {"point_x_pix": xy[inside, 0], "point_y_pix": xy[inside, 1], "point_snr": snr[inside]}
 
 
 def _finish(
-    o: Observation, pixels: FloatArray, row: dict[str, Any], mask: BoolArray, system: str, ident: str, points: Points
+    view: View, recorded: tuple[FloatArray, FloatArray], row: dict[str, Any], mask: FloatArray, system: str, ident: str
 ) -> Drawn:
-    """Expose, saturate, pass through the composite where asked, and wrap up with the truth."""
-    flux, variance = expose(pixels, o.unit_noise, o.sky_sigma, o.gain)
-    for plane, band in enumerate(o.survey.bands):
-        flux[plane] = np.minimum(flux[plane], o.survey.saturation.get(band, np.inf))
-    row |= {"id": ident, "system": system, "seeing_arcsec": float(np.median(o.fwhm))}
-    row |= {key: value.tolist() for key, value in _point_rows(o, points, variance).items()}
-    if o.composite:
-        flux, variance = _through_composite(flux, o.survey), np.full_like(variance, np.nan)
-        row = _moved(row, o.survey.composite_shift_pix)
+    """Wrap up with the truth; pixels that the instrument lost are NaN."""
+    flux, variance = recorded
+    row |= {"id": ident, "system": view.system or system, "seeing_arcsec": float(np.median(view.optics.fwhm))}
     cutout = Cutout(
         id=ident,
         source="",
-        flux=np.where(o.valid, flux, np.nan).astype(np.float32),
+        flux=np.where(view.valid, flux, np.nan).astype(np.float32),
         variance=variance.astype(np.float32),
-        valid=o.valid,
-        bands=o.survey.bands,
-        pixel_scale_arcsec=o.survey.pixel_scale_arcsec,
-        psf_fwhm_arcsec=o.fwhm,
+        valid=view.valid,
+        bands=view.survey.bands,
+        pixel_scale_arcsec=view.optics.sampling.pixel_arcsec,
+        psf_fwhm_arcsec=view.optics.fwhm,
         psf=np.zeros((0, 0, 0), np.float32),
-        xy_pix=o.xy_pix,
+        xy_pix=view.xy_pix,
         origin_xy_pix=np.zeros(2),
-        survey=o.survey.name,
+        survey=view.survey.name,
     )
-    return Drawn(cutout, row, mask & o.valid.any(axis=0))
-
-
-def _through_composite(flux: FloatArray, survey: SurveyFacts) -> FloatArray:
-    """Flux to the survey's 8-bit colour composite and back, as a survey that ships only pictures delivers it."""
-    assert survey.stretch is not None
-    planes = [survey.bands.index(band) for band in survey.stretch.bands]
-    picture = to_composite(flux[planes], survey.stretch)
-    dx, dy = survey.composite_shift_pix
-    wide = np.pad(picture.astype(float), ((0, 1), (0, 1), (0, 0)), mode="edge")
-    wide = (1 - dx) * wide[:, :-1] + dx * wide[:, 1:]
-    picture = np.ceil((1 - dy) * wide[:-1] + dy * wide[1:] - 1e-6).astype(np.uint8)
-    out = flux.copy()
-    out[planes] = from_composite(picture, survey.stretch)
-    return out
-
-
-def _moved(row: dict[str, Any], shift_pix: tuple[float, float]) -> dict[str, Any]:
-    """A truth row whose positions follow an image that was resampled at pixel + shift."""
-    return row | {
-        f"{what}_{axis}_pix": (np.asarray(row[f"{what}_{axis}_pix"]) - shift).tolist()
-        for what in ("deflector", "image", "point")
-        for axis, shift in zip("xy", shift_pix, strict=True)
-    }
+    return Drawn(cutout, row, (mask * view.valid.any(axis=0)).astype(np.uint8))

@@ -1,14 +1,23 @@
-"""Make a labelled data set: python sim/generate.py --survey des --n 10000 --out data/des --seed 1 --workers 2."""
+"""Make a labelled data set: python sim/generate.py --survey des --n 10000 --out data/des --seed 1 --workers 2.
+
+On real sky: --backgrounds DIR paints lensed light on your own cutouts. With real galaxies as sources: --source-galaxies.
+"""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
+import platform
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,10 +28,28 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.draw import SimConfig, draw_pair
+from sim.backgrounds import BackgroundOptions, Backgrounds
+from sim.draw import Ingredients, SimConfig, draw_pair
+from sim.real_galaxies import Stamps
+from stages import __version__
 from stages import config as configuration
 from stages.dataset import Shard, write_shard
 from stages.survey import SurveyFacts
+
+_LIBRARIES = ("numpy", "scipy", "numba", "astropy", "galsim", "lenstronomy")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Folders that the drawing uses beside the configuration."""
+
+    source_galaxies: Path | None = None
+    backgrounds: BackgroundOptions | None = None
+
+    def request(self) -> dict[str, Any]:
+        """What of it identifies a data set."""
+        out = {} if self.source_galaxies is None else {"source_galaxies": str(self.source_galaxies)}
+        return out if self.backgrounds is None else out | {"backgrounds": self.backgrounds.request()}
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,7 @@ class Job:
 
     survey: SurveyFacts
     config: SimConfig
+    given: Given
     seed: int
     index: int
     n: int
@@ -39,24 +67,42 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code (2: the request cannot be carried out)."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / "sim.yaml")
     parser.add_argument("--survey", required=True, help="a name in configs/surveys, or a survey file")
     parser.add_argument("--n", type=int, required=True, help="number of cutouts")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--source-galaxies", type=Path, help="folder in the GalSim real-galaxy format")
+    parser.add_argument("--backgrounds", type=Path, help="real cutouts or tiles to paint on, as for pipeline.py")
+    parser.add_argument("--catalogue", type=Path, help="objects to cut from tiles in --backgrounds")
+    parser.add_argument("--exclude", type=Path, help="known candidates in --backgrounds: a file of ids or ra, dec")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped data set")
+    parser.add_argument("--preview", action="store_true", help="write contact sheets per class and stratum")
     options = parser.parse_args(argv)
     try:
+        survey = load_survey(options.survey)
         generate(
-            configuration.load(SimConfig, options.config), load_survey(options.survey),
-            options.n, options.out, options.seed, options.workers,
+            configuration.load(SimConfig, options.config), survey, options.n, options.out, options.seed,
+            options.workers, given(options, survey), options.resume,
         )  # fmt: skip
+        if options.preview:
+            from sim.preview import write_sheets
+
+            print(f"contact sheets: {write_sheets(options.out)}")
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        print("Stopped. The same command with --resume goes on from here.", file=sys.stderr)
         return 130
+    except BrokenProcessPool:
+        print(
+            "error: a worker was killed, most likely for memory. Run again with --resume and fewer --workers.",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        print(f"error: {error}" + (". Free some space and run again with --resume." if full else ""), file=sys.stderr)
         return 2
     return 0
 
@@ -68,20 +114,45 @@ def load_survey(name: str) -> SurveyFacts:
     return configuration.load(SurveyFacts, path if path.suffix in (".yaml", ".yml") else known)
 
 
-def generate(config: SimConfig, survey: SurveyFacts, n: int, out: Path, seed: int, workers: int) -> None:
-    """Write a data set of `n` cutouts; the same arguments give the same bytes, whatever the workers, and resume."""
+def given(options: argparse.Namespace, survey: SurveyFacts) -> Given:
+    """The folders named on the command line; raises ValueError for ones that cannot be used."""
+    if options.backgrounds is None and (options.catalogue or options.exclude):
+        raise ValueError("--catalogue and --exclude belong to --backgrounds. Give --backgrounds as well.")
+    backgrounds = None
+    if options.backgrounds is not None:
+        backgrounds = BackgroundOptions(
+            options.backgrounds.absolute(), survey,
+            None if options.catalogue is None else options.catalogue.absolute(),
+            None if options.exclude is None else options.exclude.absolute(),
+        )  # fmt: skip
+    sources = None if options.source_galaxies is None else options.source_galaxies.absolute()
+    return Given(sources, backgrounds)
+
+
+def generate(
+    config: SimConfig, survey: SurveyFacts, n: int, out: Path, seed: int, workers: int, given: Given | None = None,
+    resume: bool = False,
+) -> None:  # fmt: skip
+    """Write a data set of `n` cutouts; the same arguments give the same bytes, whatever the workers.
+
+    With `resume`, shards that are already there are kept. Raises ValueError for a request that cannot be carried out.
+    """
     if n < 1 or workers < 1:
         raise ValueError(f"n = {n}, workers = {workers}: both must be at least 1. Give larger numbers.")
+    given = given or Given()
     request = {
         "survey": survey.name,
         "n": n,
         "seed": seed,
         "facts": configuration.to_mapping(survey),
         "config": configuration.to_mapping(config),
+        "given": given.request(),
+        "versions": versions(),
     }
-    _begin(out, request)
+    ingredients(given)  # refuse what cannot be read before any worker starts
+    _begin(out, request, resume)
     jobs = [
-        Job(survey, config, seed, k, min(config.shard_size, n - k * config.shard_size), out)
+        Job(survey, config, given, seed, k, min(config.shard_size, n - k * config.shard_size), out)
         for k in range(-(-n // config.shard_size))
     ]
     todo = [job for job in jobs if not _complete(job)]
@@ -89,7 +160,22 @@ def generate(config: SimConfig, survey: SurveyFacts, n: int, out: Path, seed: in
         for done in _run(todo, workers):
             bar.update(done)
     shards = [_entry(out, job) for job in jobs]
-    _write_json(out / "manifest.json", request | {"status": "complete", "shards": shards})
+    digest = hashlib.sha256("".join(s["sha256"] + s["truth_sha256"] for s in shards).encode()).hexdigest()
+    _write_json(out / "manifest.json", request | {"status": "complete", "shards": shards, "fingerprint": digest})
+
+
+def versions() -> dict[str, str]:
+    """What the pixels depend on beside the request."""
+    return {"oddlens": __version__, "python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+@lru_cache(maxsize=1)
+def ingredients(given: Given) -> Ingredients:
+    """Open the folders that are drawn from, once in a process."""
+    return Ingredients(
+        None if given.source_galaxies is None else Stamps(given.source_galaxies),
+        None if given.backgrounds is None else Backgrounds(given.backgrounds),
+    )
 
 
 def make_shard(job: Job) -> int:
@@ -97,7 +183,8 @@ def make_shard(job: Job) -> int:
     drawn = []
     for pair in range(-(-job.n // 2)):
         rng = np.random.default_rng([job.seed, job.index, pair, *job.survey.name.encode()])
-        drawn += draw_pair(rng, job.survey, job.config, f"{job.survey.name}-{job.seed}-{job.index:05d}-{pair:04d}")
+        name = f"{job.survey.name}-{job.seed}-{job.index:05d}-{pair:04d}"
+        drawn += draw_pair(rng, job.survey, job.config, name, ingredients(job.given))
     drawn = drawn[: job.n]
     truth = pd.DataFrame([d.row for d in drawn])
     write_shard(job.out, job.index, Shard(tuple(d.cutout for d in drawn), truth, np.stack([d.arc_mask for d in drawn])))
@@ -108,24 +195,37 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
     if workers == 1:
         yield from map(make_shard, jobs)
         return
-    with get_context("spawn").Pool(
-        workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
-        yield from pool.imap_unordered(make_shard, jobs)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _quiet) as pool:
+        waiting = [pool.submit(make_shard, job) for job in jobs]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(out: Path, request: dict[str, Any]) -> None:
+def _quiet() -> None:
+    """Leave Ctrl-C to the main process: a shard that is begun is finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _begin(out: Path, request: dict[str, Any], resume: bool) -> None:
     """Create the folder, or check that what lies in it was begun by the same request."""
     out.mkdir(parents=True, exist_ok=True)
     manifest = out / "manifest.json"
     plain = json.loads(json.dumps(request))
     if manifest.is_file():
         old = json.loads(manifest.read_text())
-        if {key: old.get(key) for key in plain} != plain:
-            raise ValueError(
-                f"{out}: holds a data set of another survey, seed, size or configuration. Choose another --out."
-            )
+        differ = sorted(key for key in plain if old.get(key) != plain[key])
+        if differ:
+            raise ValueError(f"{out}: holds a data set with other {', '.join(differ)}. Choose another --out.")
+        if old["status"] == "unfinished" and not resume:
+            raise ValueError(f"{out}: holds a stopped data set of the same request. Add --resume to go on with it.")
+    elif any(out.glob("shard-*")):
+        raise ValueError(f"{out}: holds shards without a manifest. Choose another --out.")
     _write_json(manifest, request | {"status": "unfinished", "shards": []})
+    for left in out.glob(".shard-*"):
+        left.unlink()
 
 
 def _complete(job: Job) -> bool:
@@ -135,8 +235,13 @@ def _complete(job: Job) -> bool:
 
 def _entry(out: Path, job: Job) -> dict[str, Any]:
     name = f"shard-{job.index:05d}"
-    with (out / f"{name}.npz").open("rb") as file:
-        return {"name": name, "n": job.n, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    pixels, truth = (_sha256(out / f"{name}.{ending}") for ending in ("npz", "parquet"))
+    return {"name": name, "n": job.n, "sha256": pixels, "truth_sha256": truth}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -21,31 +21,53 @@ from stages.records import BoolArray, Cutout, FloatArray
 
 TRUTH_COLUMNS: dict[str, str] = {
     "id": "unique name of the cutout",
-    "system": "what is shared by a lens and its twin: the unit of every split",
+    "system": "what is shared by a lens and its twin, or by every use of a real background: the unit of every split",
     "label": "1 lens, 0 not",
-    "kind": "lens_galaxy, lens_quasar, twin, or the name of the impostor",
-    "theta_e_arcsec": "Einstein radius (NaN: no lens)",
+    "kind": "lens_galaxy, lens_quasar, lens_supernova, twin, or the name of the impostor",
+    "boost": "how many times more often than in nature the object is drawn; weigh by its inverse for true proportions",
+    "theta_e_arcsec": "Einstein radius of the main deflector (NaN: no lens)",
+    "slope": "its three-dimensional density slope",
     "q": "axis ratio of the deflector's mass",
     "pa_deg": "position angle of the deflector's mass, from +x to +y",
+    "core_arcsec": "radius of its uniform core",
     "gamma1": "external shear",
     "gamma2": "external shear",
-    "source_x_arcsec": "source position relative to the deflector",
-    "source_y_arcsec": "source position relative to the deflector",
+    "z_deflector": "redshift",
+    "z_source": "redshift",
+    "velocity_dispersion_km_s": "of the main deflector",
+    "deflector_kind": "early, disc, group or pair",
+    "n_satellites": "galaxies beside the main deflector that have mass",
+    "n_subhaloes": "dark subhaloes",
+    "source_magnitude": "unlensed, AB i",
+    "n_sources": "sources that are lensed",
+    "source_x_arcsec": "position of the first source relative to the deflector",
+    "source_y_arcsec": "position of the first source relative to the deflector",
     "deflector_x_pix": "deflector position in the cutout",
     "deflector_y_pix": "deflector position in the cutout",
-    "image_x_pix": "list: images of the source's centre, the central one last",
+    "image_x_pix": "list, in order of arrival: images of the first source's point, or of its centre",
     "image_y_pix": "list",
     "image_magnification": "list: signed magnification (the sign is the parity)",
     "image_parity": "list: +1 or -1",
+    "image_kind": "list: minimum, saddle or maximum of the arrival time; the maximum is the central image",
+    "image_delay_arcsec2": "list: Fermat potential above that of the first image",
+    "image_magnitude": "list: AB, in the band where the images stand highest above the noise",
+    "image_seen": "list: above 5 sigma as a point",
+    "image_resolved": "list: further than one FWHM from every brighter image",
     "n_images": "number of images without the centre",
-    "n_images_with_centre": "number of images of a cored model, centre included (odd)",
+    "n_images_with_centre": "number of images, centre included (odd)",
+    "n_images_seen": "number of images that are both seen and resolved",
+    "parity_sum": "sum of all parities (1)",
     "point_x_pix": "list: every point-like source, lensed or not, that stands above the noise",
     "point_y_pix": "list",
     "point_snr": "list: its signal to noise in the best band",
     "arc_snr": "signal to noise of the lensed extended light within the arc mask, best band",
     "arc_contrast": "lensed light over deflector light within the arc mask, best band",
     "coverage_deg": "part of 360 deg about the deflector in which lensed light stands above the noise",
+    "n_arcs": "number of unbroken arcs",
+    "stretch": "length over width of the longest arc",
+    "magnification": "lensed over unlensed extended light",
     "seeing_arcsec": "median seeing of the bands",
+    "drawn": "JSON: everything that was drawn",
 }
 
 
@@ -55,11 +77,16 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Cutouts with truth: arc_mask (N, H, W) marks lensed extended light above the noise."""
+    """Cutouts with truth; bit k of source_mask (N, H, W) uint8 marks where source k is seen lensed."""
 
     cutouts: tuple[Cutout, ...]
     truth: pd.DataFrame
-    arc_mask: BoolArray
+    source_mask: npt.NDArray[np.uint8]
+
+    @property
+    def arc_mask(self) -> BoolArray:
+        """Where (N, H, W) lensed extended light of any source is seen."""
+        return np.asarray(self.source_mask > 0)
 
 
 def write_shard(folder: Path, index: int, shard: Shard) -> str:
@@ -68,14 +95,14 @@ def write_shard(folder: Path, index: int, shard: Shard) -> str:
     first = shard.cutouts[0]
     partial = folder / f".{name}.npz"
     with partial.open("wb") as file:
-        np.savez(
+        np.savez(  # not compressed: read as fast as the disk gives
             file,
             flux=np.stack([c.flux for c in shard.cutouts]).astype(np.float32),
             sigma=np.sqrt(np.stack([c.variance for c in shard.cutouts])).astype(np.float32),
             valid=np.stack([c.valid for c in shard.cutouts]),
             psf_fwhm_arcsec=np.stack([c.psf_fwhm_arcsec for c in shard.cutouts]).astype(np.float32),
             xy_pix=np.stack([c.xy_pix for c in shard.cutouts]).astype(np.float32),
-            arc_mask=shard.arc_mask,
+            source_mask=shard.source_mask,
             bands=np.array(first.bands),
             pixel_scale_arcsec=np.array(first.pixel_scale_arcsec),
             survey=np.array(first.survey),
@@ -147,7 +174,7 @@ def read_shard(folder: Path, name: str) -> Shard:
         )
         for k in range(len(truth))
     )
-    return Shard(cutouts, truth, arrays["arc_mask"])
+    return Shard(cutouts, truth, arrays["source_mask"])
 
 
 def split_of(systems: Sequence[str], seed: int = 0) -> npt.NDArray[np.str_]:

@@ -1,0 +1,212 @@
+"""Speed of the simulator beside plain lenstronomy, and that both make the same pixels: python benchmarks/simulate.py.
+
+The same scenes (deflector, satellites, neighbours, stars, one or two sources, PSF of the survey, noise) are made by
+`sim` and by lenstronomy's ImageModel, one by one and band by band, from parameters to noisy pixels. lenstronomy samples
+each pixel --supersampling times per side and convolves at that resolution. Singular lenses without subhaloes, so that
+both have the same model. For the comparison of pixels, without noise, lenstronomy samples --reference times per side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lenstronomy.Data.pixel_grid import PixelGrid
+from lenstronomy.Data.psf import PSF
+from lenstronomy.ImSim.image_model import ImageModel
+from lenstronomy.LensModel.lens_model import LensModel
+from lenstronomy.LightModel.light_model import LightModel
+from lenstronomy.PointSource.point_source import PointSource
+from lenstronomy.Util.param_util import phi_q2_ellipticity
+from scipy import fft
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sim import images
+from sim.draw import SimConfig
+from sim.generate import load_survey
+from sim.lens import Lens, PowerLaw
+from sim.noise import expose, noise
+from sim.observe import Optics, sampling
+from sim.photometry import Photometry
+from sim.psf import draw_seeing, frequencies, transfer
+from sim.population import Deflector, Sersic, Source, deflector, neighbours, source
+from sim.scene import Grid, lensed_light, paint, peak_fluxes, profiles
+from stages import config as configuration
+from stages.records import FloatArray
+from stages.survey import SurveyFacts
+
+Points = list[tuple[float, float, FloatArray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Everything that is drawn before anything is painted."""
+
+    seed: int
+    survey: SurveyFacts
+    lens: Deflector
+    sources: list[Source]
+    galaxies: tuple[Sersic, ...]
+    stars: Points
+
+    def light(self) -> list[Sersic]:
+        return [*self.galaxies, *self.lens.light]
+
+    def lensed_points(self) -> Points:
+        first = self.sources[0]
+        if not first.point_flux.any():
+            return []
+        found = images.solve(self.lens.mass, *first.point_xy)
+        return [(x, y, first.point_flux * abs(m)) for x, y, m in zip(found.x, found.y, found.magnification, strict=True)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--surveys", nargs="+", default=["des", "lsst", "euclid_vis"])
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--compared", type=int, default=6, help="scenes whose pixels are compared")
+    parser.add_argument("--supersampling", type=int, default=3)
+    parser.add_argument("--reference", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    worst = 0.0
+    for name in options.surveys:
+        survey = replace(load_survey(name), psf_files={}, band_offset_arcsec=0.0)
+        scenes = [draw(survey, options.seed + k) for k in range(options.scenes)]
+        ours(scenes[0], noisy=True)  # compiles
+        rates = [rate(make, scenes) for make in (
+            lambda s: ours(s, noisy=True), lambda s: plain(s, options.supersampling, noisy=True))]  # fmt: skip
+        differences = [difference(s, options.reference) for s in scenes[: options.compared]]
+        worst = max(worst, *differences)
+        print(
+            f"{name}: {rates[0]:.0f} scenes/s, plain lenstronomy {rates[1]:.1f} scenes/s, ratio {rates[0] / rates[1]:.1f}; "
+            f"largest difference {max(differences):.1e} of the peak, median {np.median(differences):.1e} "
+            f"({len(survey.bands)} bands, {options.scenes} scenes, one process)"
+        )
+    print(f"largest difference of all: {worst:.1e} of the peak ({'within' if worst < 1e-3 else 'ABOVE'} 1e-3)")
+    return int(worst >= 1e-3)
+
+
+def draw(survey: SurveyFacts, seed: int) -> Scene:
+    """One scene with a singular lens; every other source has a point."""
+    rng = np.random.default_rng(seed)
+    prior = configuration.load(SimConfig, configuration.CONFIG_DIR / "sim.yaml").prior(survey.name)
+    photometry = Photometry.of(survey)
+    lens = deflector(rng, photometry, prior)
+    parts = tuple(replace(p, core=0.0) for p in lens.mass.parts if isinstance(p, PowerLaw))
+    lens = replace(lens, mass=Lens(parts, lens.mass.gamma1, lens.mass.gamma2))
+    kind = "quasar" if seed % 2 else "galaxy"
+    grid = sampling(survey).grid
+    galaxies, stars = neighbours(rng, photometry, prior, grid.size * grid.step, survey.density_per_arcmin2)
+    return Scene(seed, survey, lens, [source(rng, photometry, prior, lens, kind)], galaxies, stars)
+
+
+def ours(scene: Scene, noisy: bool) -> FloatArray:
+    rng = np.random.default_rng(scene.seed)
+    optics = Optics.draw(rng, scene.survey)
+    grid = optics.sampling.grid
+    canvas = np.zeros((len(scene.survey.bands), grid.size, grid.size), np.float32)
+    paint(canvas, grid, scene.light())
+    for one in scene.sources:
+        canvas += lensed_light(grid, scene.lens.mass, one)
+    pixels = optics.see(canvas, [*scene.stars, *scene.lensed_points()])
+    return exposed(rng, scene.survey, pixels) if noisy else pixels
+
+
+def exposed(rng: np.random.Generator, survey: SurveyFacts, pixels: FloatArray) -> FloatArray:
+    """Noise is the same code for both."""
+    unit, sky = noise(rng, survey, pixels.shape[-1], 1.0)
+    return expose(pixels, unit, sky, np.array([survey.gain[b] for b in survey.bands]))[0]
+
+
+def plain(scene: Scene, supersampling: int, noisy: bool) -> FloatArray:
+    frame = sampling(scene.survey)
+    n, pixel = frame.size_pix, frame.pixel_arcsec
+    kernels = psf_kernels(scene, supersampling)
+    parts = [p for p in scene.lens.mass.parts if isinstance(p, PowerLaw)]
+    lens_model = LensModel(["EPL"] * len(parts) + ["SHEAR"])
+    kwargs_lens = [_epl(p) for p in parts] + [{"gamma1": scene.lens.mass.gamma1, "gamma2": scene.lens.mass.gamma2}]
+    lit, src = scene.light(), [c for s in scene.sources for c in s.light]
+    points = [*scene.stars, *scene.lensed_points()]
+    margin = frame.margin_pix
+    wide = n + 2 * margin
+    start = -(wide - 1) / 2 * pixel
+    grid = PixelGrid(wide, wide, np.eye(2) * pixel, start, start)
+    out = []
+    for band in range(len(scene.survey.bands)):
+        model = ImageModel(
+            grid,
+            PSF("PIXEL", kernel_point_source=kernels[band], point_source_supersampling_factor=supersampling),
+            lens_model,
+            LightModel(["SERSIC_ELLIPSE"] * len(src)),
+            LightModel(["SERSIC_ELLIPSE"] * len(lit)),
+            PointSource(["UNLENSED"]) if points else None,
+            kwargs_numerics={"supersampling_factor": supersampling, "supersampling_convolution": True,
+                             "point_source_supersampling_factor": supersampling},
+        )  # fmt: skip
+        kwargs_ps = [
+            {"ra_image": np.array([p[0] for p in points]), "dec_image": np.array([p[1] for p in points]),
+             "point_amp": np.array([p[2][band] for p in points])}
+        ] if points else None  # fmt: skip
+        image = model.image(kwargs_lens, _sersics(src, band, pixel), _sersics(lit, band, pixel), kwargs_ps)
+        out.append(image[margin : margin + n, margin : margin + n])
+    pixels = np.array(out)
+    return exposed(np.random.default_rng(scene.seed), scene.survey, pixels) if noisy else pixels
+
+
+def psf_kernels(scene: Scene, supersampling: int) -> list[FloatArray]:
+    """The scene's PSFs as kernels with `supersampling` samples per pixel, odd in size."""
+    frame = sampling(scene.survey)
+    fine = Grid(frame.grid.size // frame.oversample * supersampling, frame.pixel_arcsec / supersampling)
+    rng = np.random.default_rng(scene.seed)
+    fwhm, (x, y) = draw_seeing(rng, scene.survey), frame.pixel_arcsec * rng.uniform(-0.5, 0.5, 2)
+    kx, ky, _ = frequencies(fine.size, fine.step)
+    otf = transfer(scene.survey, fwhm, fine, rng) * np.exp(-2j * np.pi * (kx * x + ky * y))
+    kernels = fft.fftshift(fft.irfft2(otf, s=(fine.size, fine.size)), axes=(-2, -1))
+    middle, half = fine.size // 2, (fine.size - 2) // 2
+    cut = [k[middle - half : middle + half + 1, middle - half : middle + half + 1] for k in kernels]
+    return [np.asarray(k / k.sum(), float) for k in cut]
+
+
+def _epl(part: PowerLaw) -> dict[str, float]:
+    e1, e2 = phi_q2_ellipticity(part.pa, part.q)
+    return {"theta_E": part.theta_e, "gamma": part.slope, "e1": e1, "e2": e2, "center_x": part.x, "center_y": part.y}
+
+
+def _sersics(components: list[Sersic], band: int, pixel: float) -> list[dict[str, Any]]:
+    """lenstronomy's arguments of the same profiles: its b_n is linear in n, hence another R_sersic and amplitude."""
+    rows = profiles(components)
+    amplitude = peak_fluxes(components, rows)[:, band] * pixel**2
+    out = []
+    for c, b, amp in zip(components, rows[:, 7], amplitude, strict=True):
+        theirs = 1.9992 * c.index - 0.3271
+        e1, e2 = phi_q2_ellipticity(c.pa, c.q)
+        out.append(
+            {"amp": amp * np.exp(b - theirs), "R_sersic": c.radius * (theirs / b) ** c.index, "n_sersic": c.index,
+             "e1": e1, "e2": e2, "center_x": c.x, "center_y": c.y}
+        )  # fmt: skip
+    return out
+
+
+def difference(scene: Scene, reference: int) -> float:
+    """Largest difference of the noiseless pixels over the peak, any band."""
+    mine, theirs = ours(scene, noisy=False), plain(scene, reference, noisy=False)
+    peak = theirs.max(axis=(1, 2))
+    return float((np.abs(mine - theirs).max(axis=(1, 2)) / peak).max())
+
+
+def rate(make: Any, scenes: list[Scene]) -> float:
+    start = time.perf_counter()
+    for scene in scenes:
+        make(scene)
+    return len(scenes) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
