@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cosmology import distance_modulus
-from sim.spectra import STAR_FORMING, SUPERNOVA_TEMPERATURE_K, TEMPLATES, Tables, attenuation, tables
+from sim.spectra import STAR_FORMING, TEMPLATES, Tables, attenuation, look_up, tables
+from sim.supernovae import template_number
 from stages.bands import wavelength_nm
 from stages.records import FloatArray
 from stages.survey import SurveyFacts
@@ -17,7 +18,6 @@ Colour = FloatArray  # (B,): AB magnitude in each band minus that in SDSS i
 
 _KINDS = {name: k for k, name in enumerate(TEMPLATES)} | {"star_forming": TEMPLATES.index("Scd")}
 _N_STAR_FORMING = STAR_FORMING.stop - STAR_FORMING.start
-_FIRST_SN = TEMPLATES.index("sn5000")
 _TYPICAL_Z = 0.5
 _I_NM = 748.0
 # Main sequence by g-i: magnitudes less i at these wavelengths (after Covey et al. 2007, Table 3; AB throughout).
@@ -40,6 +40,7 @@ class Photometry:
     zero_point: FloatArray = field(repr=False)
     depth: FloatArray = field(repr=False)
     table: Tables = field(repr=False)
+    star_density_per_arcmin2: float = 2.0
 
     @staticmethod
     def of(survey: SurveyFacts) -> Photometry:
@@ -47,7 +48,8 @@ class Photometry:
         named: dict[str, str] = getattr(survey, "filters", {})
         filters = tuple(named.get(band) or f"box:{wavelength_nm(band):.1f}" for band in survey.bands)
         zero_point = np.array([survey.zero_point[band] for band in survey.bands])
-        return Photometry(survey.bands, zero_point, depth(survey), tables(filters))
+        stars = float(getattr(survey, "star_density_per_arcmin2", 2.0))
+        return Photometry(survey.bands, zero_point, depth(survey), tables(filters), stars)
 
     @property
     def depth_i(self) -> float:
@@ -66,9 +68,10 @@ class Photometry:
 
     def colours(self, template: npt.ArrayLike, z: npt.ArrayLike) -> FloatArray:
         """Colours (n, B) of templates by (fractional) number in `TEMPLATES` at redshifts (n,)."""
-        return _look_up(self.table.bands, template, z, self.table.z) - _look_up(
-            self.table.reference, template, z, self.table.z
-        )[..., None]
+        return (
+            look_up(self.table.bands, template, z, self.table.z)
+            - look_up(self.table.reference, template, z, self.table.z)[..., None]
+        )
 
     def early(self, rng: np.random.Generator, z: float) -> Colour:
         """A passive galaxy; 0.05 magnitudes of scatter along g-i as the red sequence has (Bower, Lucey & Ellis 1992)."""
@@ -118,7 +121,7 @@ class Photometry:
     def supernova(self, rng: np.random.Generator, z: float, temperature_k: float | None = None) -> Colour:
         """A supernova of 5000 to 14000 K, from a month after maximum to maximum."""
         t = rng.uniform(5500.0, 13000.0) if temperature_k is None else temperature_k
-        return self.colours(np.array([_supernova_number(t)]), np.array([z]))[0]
+        return self.colours(np.array([float(template_number(np.array(t)))]), np.array([z]))[0]
 
     def apparent_i(self, absolute: npt.ArrayLike, z: npt.ArrayLike, kind: str | float = "early") -> FloatArray:
         """Apparent SDSS i from the absolute magnitude in SDSS i today (supernovae: in B, Vega; `kind` may be "sn10000").
@@ -126,7 +129,7 @@ class Photometry:
         Distance modulus, K correction and, for early types, passive evolution of the spectrum itself; any shapes.
         """
         number = _KINDS[kind] if isinstance(kind, str) else kind
-        k = _look_up(self.table.reference, np.broadcast_to(number, np.shape(z)), z, self.table.z)
+        k = look_up(self.table.reference, np.broadcast_to(number, np.shape(z)), z, self.table.z)
         return np.asarray(np.asarray(absolute) + distance_modulus(z) + k)
 
     @property
@@ -150,32 +153,6 @@ def depth(survey: SurveyFacts) -> FloatArray:
     correlated = np.maximum(1.0, 4 * np.pi * survey.noise_correlation_pix**2)
     found = zero_point - 2.5 * np.log10(5 * noise * np.sqrt(n_pix * correlated))
     return np.where(np.isfinite(found), found, 25.0)
-
-
-def supernova_kind(temperature_k: float) -> float:
-    """What `apparent_i` takes as the kind of a supernova of this temperature."""
-    return _supernova_number(temperature_k)
-
-
-def _supernova_number(temperature_k: float) -> float:
-    return _FIRST_SN + float(
-        np.interp(temperature_k, SUPERNOVA_TEMPERATURE_K, np.arange(len(SUPERNOVA_TEMPERATURE_K)))
-    )
-
-
-def _look_up(table: FloatArray, row: npt.ArrayLike, z: npt.ArrayLike, grid: FloatArray) -> FloatArray:
-    """Bilinear in template number and redshift: table (T, Z, ...) to (n, ...)."""
-    row, z = np.asarray(row, float), np.asarray(z, float)
-    i = np.clip(row.astype(int), 0, table.shape[0] - 2)
-    place = np.clip(z / grid[1], 0, len(grid) - 1.001)
-    j = place.astype(int)
-    a, b = row - i, place - j
-    if table.ndim == 3:
-        a, b = a[..., None], b[..., None]
-    return np.asarray(
-        (1 - a) * ((1 - b) * table[i, j] + b * table[i, j + 1])
-        + a * ((1 - b) * table[i + 1, j] + b * table[i + 1, j + 1])
-    )
 
 
 def _stars(pivot_nm: tuple[float, ...]) -> FloatArray:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.cosmology import Z_MAX
 from stages.records import FloatArray
@@ -104,13 +105,30 @@ def tables(filters: tuple[str, ...]) -> Tables:
     """Magnitudes of every template in these filters."""
     curves = [curve(name) for name in filters]
     spectra = np.array(list(_templates().values()))
-    in_bands = np.stack([_redshifted(spectra, band) for band in curves], axis=-1)
+    in_bands = np.zeros((len(spectra), len(_Z), len(curves)))
+    for k, band in enumerate(curves):
+        in_bands[..., k] = _redshifted(spectra, band)
     reference = _redshifted(spectra, curve(REFERENCE))
     zero = reference[:, 0].copy()
     first_sn = TEMPLATES.index("sn5000")
     zero[first_sn:] = _redshifted(spectra[first_sn:], curve("sedpy:bessell_B"))[:, 0] - _B_VEGA_TO_AB
     pivots = np.array([band.pivot_nm for band in curves])
     return Tables(_Z, in_bands - zero[:, None, None], reference - zero[:, None], pivots)
+
+
+def look_up(table: FloatArray, row: npt.ArrayLike, z: npt.ArrayLike, grid: FloatArray) -> FloatArray:
+    """Bilinear in template number and redshift: table (T, Z, ...) to (n, ...)."""
+    row, z = np.asarray(row, float), np.asarray(z, float)
+    i = np.clip(row.astype(int), 0, table.shape[0] - 2)
+    place = np.clip(z / grid[1], 0, len(grid) - 1.001)
+    j = place.astype(int)
+    a, b = row - i, place - j
+    if table.ndim == 3:
+        a, b = a[..., None], b[..., None]
+    return np.asarray(
+        (1 - a) * ((1 - b) * table[i, j] + b * table[i, j + 1])
+        + a * ((1 - b) * table[i + 1, j] + b * table[i + 1, j + 1])
+    )
 
 
 def _redshifted(spectra: FloatArray, band: Curve) -> FloatArray:
