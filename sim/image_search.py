@@ -16,6 +16,7 @@ import numpy as np
 from sim.lens_kernels import SUBHALO, Array, bend, compiled, lens_map
 
 MAX_IMAGES = 64
+MAX_SQUARES = 1_000_000  # a point source needs some hundreds; a ring as its image is never decided
 _ROUNDING = 4e-16  # of a source position, relative to the size of the terms that cancel in it
 _PINHOLE = 1e-7  # a singular centre's neighbourhood that is not searched, in units of the largest deflection
 
@@ -99,7 +100,7 @@ def search(
     rounding = _ROUNDING * (half + hypot(sx, sy))
     stack, top, n, undecided, looked = np.empty((400, 3)), 1, 0, 0, 0
     stack[0, 0], stack[0, 1], stack[0, 2] = frame[0], frame[1], half
-    while top > 0:
+    while top > 0 and looked < MAX_SQUARES:
         top -= 1
         looked += 1
         x, y, h = stack[top, 0], stack[top, 1], stack[top, 2]

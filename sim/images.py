@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim.image_search import MAX_IMAGES, search, window
+from sim.image_search import MAX_IMAGES, MAX_SQUARES, search, window
 from sim.lens import Lens
 
 MINIMUM, SADDLE, MAXIMUM = 0, 1, 2
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 
 class ImageSearchError(RuntimeError):
-    """The images found break the odd-number theorem."""
+    """The images are not points, or those found break the odd-number theorem."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def solve(lens: Lens, source_x: float, source_y: float) -> Images:
     Raises
     ------
     ImageSearchError
-        If the theorem does not hold for what was found.
+        If the image is a ring (source on the axis of a round lens), or the theorem does not hold for what was found.
     """
     sx, sy = float(source_x), float(source_y)
     if not np.isfinite([sx, sy]).all():
@@ -60,7 +60,12 @@ def solve(lens: Lens, source_x: float, source_y: float) -> Images:
     cored = all(part.core > 0 for part in lens.parts)
     out, total = np.empty((MAX_IMAGES, 4)), 0
     for caution in (1.0, 3.0):
-        n, undecided, _ = search(frame, parts, terms, sx, sy, half * caution, caution, out)
+        n, undecided, squares = search(frame, parts, terms, sx, sy, half * caution, caution, out)
+        if squares >= MAX_SQUARES:
+            where = (
+                f"{lens}: the images of ({sx}, {sy}) are no points, the source lies behind the centre of a round lens"
+            )
+            raise ImageSearchError(f"{where}. Move the source by 1e-6 arcsec or give the lens q < 1 or a shear")
         rows = out[:n]
         if undecided and cored:
             rows = _without_merged(rows)
