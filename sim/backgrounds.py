@@ -184,7 +184,9 @@ class Backgrounds:
             facts = np.sqrt(facts**2 + blur2)
         if seen and all(s.cutout.psf.size for s in seen):
             return np.median([s.cutout.psf_fwhm_arcsec for s in seen], axis=0), "images"
-        radii = np.sort(np.concatenate([light.star_radii(s.found, survey.pixel_scale_arcsec) for s in seen] or [[]]))
+        radii = np.sort(
+            np.concatenate([np.empty(0), *(light.star_radii(s.found, survey.pixel_scale_arcsec) for s in seen)])
+        )
         typical = float(np.median(facts)) * _R50_PER_FWHM
         radii = radii[(radii > 0.65 * typical) & (radii < 1.3 * typical)]
         ends = np.searchsorted(radii, radii * _STAR_SPREAD)

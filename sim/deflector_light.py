@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import sep
 from scipy.ndimage import binary_dilation, map_coordinates
 
@@ -77,8 +78,8 @@ class Detected:
     weight: FloatArray
     sky: FloatArray
     sky_sigma: FloatArray
-    objects: FloatArray
-    segments: FloatArray
+    objects: npt.NDArray[np.void]
+    segments: npt.NDArray[np.int32]
     masked: BoolArray
     r20_50_80: FloatArray
     kron: FloatArray
@@ -86,7 +87,7 @@ class Detected:
 
 def detect(flux: FloatArray, valid: BoolArray, sky_sigma: FloatArray) -> Detected:
     """Objects on the noise-weighted mean of the bands; `sky_sigma` (B,) is NaN where it is to be measured."""
-    masked = ~valid.all(axis=0)
+    masked: BoolArray = np.asarray(~valid.all(axis=0))
     planes = np.where(masked, 0.0, np.nan_to_num(flux)).astype(float)
     sky, measured = zip(*(_sky(plane, masked) for plane in planes), strict=True)
     sigma = np.where(np.isfinite(sky_sigma), sky_sigma, measured)
@@ -169,7 +170,7 @@ def measure(
 
 def asymmetry(found: Detected, others: BoolArray, x: float, y: float, radius: float) -> float:
     """Light that a turn by 180 degrees moves, over the light (Conselice 2003, equation 1); noise taken off."""
-    rows, columns = np.indices(found.image.shape)
+    rows, columns = np.mgrid[: found.image.shape[0], : found.image.shape[1]].astype(float)
     near = np.hypot(columns - x, rows - y) <= radius
     turned = np.stack([2 * y - rows[near], 2 * x - columns[near]])
     here = found.image[near]

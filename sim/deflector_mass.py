@@ -1,7 +1,7 @@
 """A deflector's mass from its light: redshift from the red sequence, dispersion from luminosity, shape from shape.
 
 The relations are Bernardi et al. (2003a, b) for SDSS early types, magnitudes today in SDSS i for h = 0.7: a Gaussian
-luminosity function, and <log10 sigma | M> = 2.203 - 0.102 (M_r + 21.15) with r - i = 0.38 and rms 0.075.
+luminosity function, and with the correlation -0.78 of Table 1 <log10 sigma | M> = 2.20 - 0.103 (M_i + 21.53), rms 0.07.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from sim.photometry import Photometry
 from stages.records import FloatArray
 
 M_STAR_I, M_SIGMA = -21.53, 0.84
-LOG_DISPERSION_STAR, LOG_DISPERSION_SLOPE, LOG_DISPERSION_RMS = 2.203, -0.102, 0.075
-AXIS_RATIO_RMS, ANGLE_RMS_DEG = 0.12, 10.0  # mass less light (Koopmans et al. 2006; Bolton et al. 2008)
+LOG_DISPERSION_STAR, LOG_DISPERSION_SLOPE, LOG_DISPERSION_RMS = 2.20, -0.103, 0.07
 CALIBRATION_MAG = 0.04  # rms of zero points, apertures and seeing differences from band to band
 
 _Z = np.arange(0.03, 1.3, 0.01)
@@ -39,11 +38,14 @@ class Mass:
     z: float
     dispersion_km_s: float
 
-    def draw(self, rng: np.random.Generator) -> tuple[float, float]:
-        """A redshift and a velocity dispersion in km/s."""
-        k = int(rng.choice(len(_Z), p=self.z_weight))
+    def draw(self, rng: np.random.Generator, power: float = 0.0) -> tuple[float, float]:
+        """A redshift and a velocity dispersion in km/s, weighted by that power of the dispersion."""
+        mean = log_dispersion(self.absolute_i)
+        weight = self.z_weight * 10 ** (power * (mean - mean[np.argmax(self.z_weight)]))
+        k = int(rng.choice(len(_Z), p=weight / weight.sum()))
+        shift = power * np.log(10) * LOG_DISPERSION_RMS**2  # of a lognormal that is weighted by a power
         z = float(_Z[k] + 0.01 * (rng.random() - 0.5))
-        return z, 10 ** float(log_dispersion(self.absolute_i[k]) + LOG_DISPERSION_RMS * rng.normal())
+        return z, 10 ** float(mean[k] + shift + LOG_DISPERSION_RMS * rng.normal())
 
     def theta_e_arcsec(self) -> float:
         """Einstein radius at the medians, for a source at redshift 2."""

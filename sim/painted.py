@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sim.cosmology import einstein_radius_arcsec
-from sim.deflector_mass import ANGLE_RMS_DEG, AXIS_RATIO_RMS, Mass
+from sim.cosmology import einstein_radius_arcsec, lensing_efficiency
+from sim.counts import redshift_density
+from sim.deflector_mass import Mass
 from sim.discs import bulgeless_spiral
 from sim.images import solve
 from sim.lens import Lens, PowerLaw
@@ -17,32 +18,46 @@ from sim.scene import Grid, paint
 from sim.stage import Stage
 from stages.records import FloatArray
 
-_CORE_ARCSEC = 0.02
-_SLOPE, _SLOPE_RMS = 2.08, 0.16  # Auger et al. (2010)
-_MIN_THETA_E_ARCSEC = 0.2
 _SPIRAL_FRACTION = 0.3  # of painted negatives: arms over the real core
 _STRETCHED_FRACTION = 0.35  # of companions: seen edge-on, across the line to the galaxy, as arcs are
 _MAX_GAIN = 12.0
 
 
-def painted_deflector(rng: np.random.Generator, mass: Mass, q: float, pa: float, prior: Population) -> Deflector:
-    """A deflector drawn from what the light of a real galaxy says; its own light is in the pixels and not repeated."""
-    for _ in range(100):
-        z, dispersion = mass.draw(rng)
-        z_source = float(rng.uniform(*prior.z_source))
-        theta_e = float(einstein_radius_arcsec(dispersion, z, z_source))
-        if theta_e > _MIN_THETA_E_ARCSEC:
-            break
-    shear, angle = min(float(rng.rayleigh(prior.shear_sigma)), 0.25), float(rng.uniform(0, np.pi))
+def painted_deflector(
+    rng: np.random.Generator, photometry: Photometry, mass: Mass, q: float, pa: float, prior: Population
+) -> Deflector:
+    """A deflector that a real galaxy may be, by its lensing cross-section; its light is in the pixels already.
+
+    q, pa : of the light. Everything that light does not tell follows the priors of simulated deflectors.
+    """
+    z, dispersion = mass.draw(rng, power=4.0)
+    z_source = _source_redshift(rng, photometry, prior, z)
+    theta_e = float(np.clip(einstein_radius_arcsec(dispersion, z, z_source), 0.1, 1.5 * prior.theta_e_arcsec[1]))
+    freedom = min(0.3 / max(1 - q, 0.1), 3.0)  # round galaxies' masses turn freely
     main = PowerLaw(
-        max(theta_e, _MIN_THETA_E_ARCSEC),
-        float(np.clip(rng.normal(_SLOPE, _SLOPE_RMS), 1.6, 2.5)),
-        float(np.clip(q + AXIS_RATIO_RMS * rng.normal(), 0.4, 0.98)),
-        pa + np.radians(ANGLE_RMS_DEG) * float(rng.normal()),
-        core=_CORE_ARCSEC,
+        theta_e,
+        float(np.clip(rng.normal(prior.slope_mean, prior.slope_sigma), 1.6, 2.5)),
+        float(np.clip(q + prior.axis_ratio_sigma * rng.normal(), 0.4, 0.99)),
+        pa + float(np.radians(prior.misalignment_deg) * rng.normal() * freedom),
+        core=min(float(prior.core_arcsec * np.exp(prior.core_sigma_ln * rng.normal())), 0.2 * theta_e),
     )
-    lens = Lens((main,), shear * float(np.cos(2 * angle)), shear * float(np.sin(2 * angle)))
-    return Deflector(lens, (), z, z_source, dispersion, "early")
+    shear, foreground = _shear(rng, prior.shear_sigma), _shear(rng, prior.foreground_shear_sigma)
+    return Deflector(Lens((main,), *shear, *foreground), (), z, z_source, dispersion, "early")
+
+
+def _source_redshift(rng: np.random.Generator, photometry: Photometry, prior: Population, z: float) -> float:
+    """A source redshift by the counts to the survey's depth and the cross-section at each."""
+    low, high = prior.z_source
+    grid = np.linspace(max(low, z + 0.05), max(high, z + 0.5), 200)
+    chance = redshift_density("galaxy", prior.source_limits("galaxy", photometry.depth_i), grid)
+    chance = chance * lensing_efficiency(z, grid) ** 2 + 1e-12
+    return float(rng.choice(grid, p=chance / chance.sum()))
+
+
+def _shear(rng: np.random.Generator, sigma: float) -> tuple[float, float]:
+    """Components of a shear whose size follows a Rayleigh law."""
+    size, angle = min(float(rng.rayleigh(sigma)), 0.25), float(rng.uniform(0, 2 * np.pi))
+    return size * float(np.cos(angle)), size * float(np.sin(angle))
 
 
 def unlensed_light(

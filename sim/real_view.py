@@ -172,7 +172,8 @@ class RealView:
 
     def draw_deflector(self, rng: np.random.Generator, prior: Population) -> Deflector:
         """A mass that this galaxy may have; its light is in the pixels already."""
-        return painted_deflector(rng, self.background.mass, self.background.q, self.background.pa, prior)
+        b = self.background
+        return painted_deflector(rng, self.photometry, b.mass, b.q, b.pa, prior)
 
     def unlensed(self, rng: np.random.Generator, prior: Population) -> FloatArray:
         """Noiseless pixels of what may be taken for lensed light but is not: the best seen of three draws."""

@@ -74,15 +74,14 @@ def stamp_of(
         return "too_faint"
     if (segment & _border(image.shape)).sum() > 0.1 * np.sqrt(segment.sum()):
         return "cut_off"
-    clean = _smoothed(image, sigma) * _aperture(segment)
-    clean = _centred(np.clip(clean, 0, None))
+    clean = _centred(np.clip(_smoothed(image, sigma) * _aperture(segment), 0, None))
     clean /= clean.sum()
     radius = _light_radii(clean, (0.2, 0.5, 0.8)) * pixel_arcsec
     if radius[1] < 0.62 * fwhm_arcsec:  # a Gaussian has half its light within 0.5 FWHM
         return "unresolved"
-    clean = clean.astype(np.float32)
+    stored = clean.astype(np.float32)
     return Stamp(
-        clean, ndimage.spline_filter(clean, order=3, mode="constant").astype(np.float32), pixel_arcsec, fwhm_arcsec,
+        stored, ndimage.spline_filter(stored, order=3, mode="constant").astype(np.float32), pixel_arcsec, fwhm_arcsec,
         float(radius[1]), _sersic_index(float(radius[2] / max(radius[0], 0.2 * pixel_arcsec))), magnitude, index,
     )  # fmt: skip
 
