@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _STAR_REACH_ARCSEC = 90.0  # stars beyond this leave less than the sky residual inside
 _STAR_SLOPE = 0.22  # d log N / dm of stars at high latitude (Bahcall & Soneira 1980)
+_MOST_HITS = {"ground": 0.03, "space": 3.0}  # masked hits per square arcsec of the worst cutouts (space: HST snapshots)
 _STAR_LIMITS = (9.0, 17.0)  # i magnitudes: fainter ones leave nothing, brighter ones are masked by every survey
 
 
@@ -30,9 +31,9 @@ def additive(rng: np.random.Generator, survey: SurveyFacts, optics: Optics) -> F
     out = sky[:, None, None] * survey.sky_residual * _smooth(rng, len(sky), size)
     out += outer_stars(rng, survey, optics)
     if _happens(rng, survey, "satellite_trail"):
-        out[_one_band(rng, survey)] += trail(rng, size, float(optics.fwhm.max()) / survey.pixel_scale_arcsec)[None] * (
-            float(rng.choice(sky)) * 10 ** rng.uniform(-0.3, 1.0)
-        )
+        band = _one_band(rng, survey)
+        height = sky[band] * 10 ** rng.uniform(-0.3, 1.0)
+        out[band] += height * trail(rng, size, float(optics.fwhm[band]) / survey.pixel_scale_arcsec)
     if _happens(rng, survey, "ghost"):
         level = sky * 10 ** rng.uniform(-0.7, 0.3)
         out += level[:, None, None] * ghost(rng, size, survey.pixel_scale_arcsec)
@@ -47,8 +48,8 @@ def defects(rng: np.random.Generator, survey: SurveyFacts, size: int) -> BoolArr
     """Valid mask (B, size, size) with a survey's usual losses: masked cosmic rays, columns, chip edges."""
     valid = np.ones((len(survey.bands), size, size), bool)
     if _happens(rng, survey, "cosmic_rays"):
-        area = (size * survey.pixel_scale_arcsec) ** 2
-        hits = tracks(rng, size, int(rng.integers(1, max(2, int(0.3 * area)) + 1)))
+        most = _MOST_HITS[survey.kind] * (size * survey.pixel_scale_arcsec) ** 2
+        hits = tracks(rng, size, 1 + int(most * rng.random() ** 2))
         valid[_one_band(rng, survey)] &= hits == 0
     if _happens(rng, survey, "masked_column"):
         band = _one_band(rng, survey) if rng.random() < 0.5 else slice(None)

@@ -10,7 +10,7 @@ from scipy import fft
 
 from sim.artefacts import defects
 from sim.noise import expose, noise
-from sim.psf import PIXEL_FWHM, ComplexArray, draw_seeing, frequencies, kernel_transfer, transfer
+from sim.psf import PIXEL_FWHM, ComplexArray, draw_seeing, kernel_transfer, transfer
 from sim.scene import Grid
 from stages.records import FloatArray
 from stages.survey import SurveyFacts
@@ -77,8 +77,8 @@ class Optics:
         frame = sampling(survey)
         fwhm = draw_seeing(rng, survey)
         x, y = frame.pixel_arcsec * rng.uniform(-0.5, 0.5, 2)
-        otf = transfer(survey, fwhm, frame.grid, rng)
-        return cls(frame, fwhm, otf * _shift(frame.grid, x, y), (float(x), float(y)))
+        offset = (float(x), float(y))
+        return cls(frame, fwhm, transfer(survey, fwhm, frame.grid, rng, offset), offset)
 
     @classmethod
     def measured(cls, frame: Sampling, kernels: Sequence[FloatArray], fwhm: FloatArray) -> Optics:
@@ -107,7 +107,10 @@ def sampling(survey: SurveyFacts) -> Sampling:
 
 
 def blur(light: FloatArray, grid: Grid, otf: ComplexArray, points: Points = ()) -> FloatArray:
-    """Convolve light (B, size, size) with the PSF, adding point sources (x, y arcsec, flux (B,)) at their place."""
+    """Convolve light (B, size, size) with the PSF, adding point sources (x, y arcsec, flux (B,)) at their place.
+
+    light : flux per sample, integrated over the sample.
+    """
     light = np.asarray(light, np.float32)
     half = (len(light), grid.size, grid.size // 2 + 1)
     spectrum = fft.rfft2(light) if light.any() else np.zeros(half, np.complex64)
@@ -117,15 +120,11 @@ def blur(light: FloatArray, grid: Grid, otf: ComplexArray, points: Points = ()) 
         flux = np.array([f for _, _, f in points])
         along_x = np.exp(-2j * np.pi * place[:, :1] * fft.rfftfreq(grid.size, grid.step))
         along_y = np.exp(-2j * np.pi * place[:, 1:] * fft.fftfreq(grid.size, grid.step))
+        # a sample holds the light of its square, of a point as of a surface
+        along_x *= np.sinc(fft.rfftfreq(grid.size))
+        along_y *= np.sinc(fft.fftfreq(grid.size))
         along_y, along_x = along_y.astype(np.complex64), along_x.astype(np.complex64)
         for plane, band_flux in zip(spectrum, flux.T.astype(np.float32), strict=True):
             plane += (along_y * band_flux[:, None]).T @ along_x
     image: FloatArray = fft.irfft2(spectrum * otf, s=light.shape[-2:], overwrite_x=True)
     return image
-
-
-def _shift(grid: Grid, x_arcsec: float, y_arcsec: float) -> ComplexArray:
-    """Phases (size, size // 2 + 1) that move an image by this much."""
-    kx, ky, _ = frequencies(grid.size, grid.step)
-    across, down = np.exp(-2j * np.pi * kx * np.float32(x_arcsec)), np.exp(-2j * np.pi * ky * np.float32(y_arcsec))
-    return np.asarray(across * down, np.complex64)

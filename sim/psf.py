@@ -29,6 +29,7 @@ PIXEL_FWHM = 0.68  # FWHM of a Gaussian of a pixel's variance, in pixels: 2.355 
 SPIKE_FRACTION = 0.012  # light in the spikes: the part of the pupil that vanes cover, typically 1-2% (Babinet)
 SPIKE_ARCSEC = 1.2  # half width along a spike, wavelength / (pi x vane width), for 3 cm vanes at 600 nm
 HALO_ARCSEC = 6.0  # core of the aureole, whose r^-3 wings follow the seeing disc (King 1971; Racine 1996)
+_ANGLE_STEP_DEG = 5.0  # of the spikes where the field rotates: wings are kept per direction
 _BETA_SCATTER = 0.08  # rms of ln(Moffat index) (assumed; Trujillo et al. 2001 find 2.5-4 in practice)
 _OWN_PART = 0.3  # of the scatter of FWHM and ellipticity: what each band has beside what all share (assumed)
 
@@ -40,22 +41,31 @@ def draw_seeing(rng: np.random.Generator, survey: SurveyFacts) -> FloatArray:
     return np.asarray(median * np.clip(np.exp(spread), 0.6, 1.8))
 
 
-def transfer(survey: SurveyFacts, fwhm: FloatArray, grid: Grid, rng: np.random.Generator) -> ComplexArray:
+def transfer(
+    survey: SurveyFacts,
+    fwhm: FloatArray,
+    grid: Grid,
+    rng: np.random.Generator,
+    offset_arcsec: tuple[float, float] = (0.0, 0.0),
+) -> ComplexArray:
     """Optical transfer functions (B, size, size // 2 + 1) complex64 of one field's PSFs.
 
-    fwhm : (B,) arcsec. Drawn here: ellipticity and its direction, Moffat index, the spikes' direction, and each band's
-    registration error, which is a phase.
+    fwhm : (B,) arcsec; offset_arcsec : (x, y) by which all bands are moved. Drawn here: ellipticity and its direction,
+    Moffat index, the spikes' direction, and each band's registration error, which is a phase as the offset is.
     """
     n = len(survey.bands)
     rms = survey.psf_ellipticity / np.sqrt(2)  # per component
     e1, e2 = rms * _correlated(rng, n), rms * _correlated(rng, n)
     beta = round(20 * survey.psf_beta * float(np.exp(_BETA_SCATTER * rng.normal()))) / 20  # steps: tables are kept
     roll = rng.uniform(0, 360)
-    angle = roll if survey.spike_angle_deg is None else survey.spike_angle_deg + 0.5 * rng.normal()
-    shift = survey.band_offset_arcsec * rng.normal(size=(n, 2))
+    angle = (
+        round(roll / _ANGLE_STEP_DEG) * _ANGLE_STEP_DEG if survey.spike_angle_deg is None else survey.spike_angle_deg
+    )
+    shift = np.array(offset_arcsec) + survey.band_offset_arcsec * rng.normal(size=(n, 2))
     pick = int(rng.integers(0, 2**31))
     out = np.empty((n, grid.size, grid.size // 2 + 1), np.complex64)
-    wings = _wings(survey, grid, np.radians(angle))
+    wings = _wings(survey.spikes, survey.halo_fraction, grid, angle)
+    x, y, _ = frequencies(grid.size, grid.step)
     for k, band in enumerate(survey.bands):
         if band in survey.psf_files:
             scale = float(fwhm[k]) / survey.psf_fwhm_arcsec[band]
@@ -69,8 +79,8 @@ def transfer(survey: SurveyFacts, fwhm: FloatArray, grid: Grid, rng: np.random.G
             width = np.sqrt(max(float(fwhm[k]) ** 2 - pixel**2, (0.5 * float(fwhm[k])) ** 2))
             out[k] = wings * moffat(grid, float(width), max(beta, 1.5), complex(e1[k], e2[k]))
         if shift[k].any():
-            x, y, _ = frequencies(grid.size, grid.step)
-            out[k] *= np.exp(np.float32(-2 * np.pi) * 1j * (x * np.float32(shift[k, 0]) + y * np.float32(shift[k, 1])))
+            out[k] *= np.exp(-2j * np.pi * shift[k, 0] * x).astype(np.complex64)
+            out[k] *= np.exp(-2j * np.pi * shift[k, 1] * y).astype(np.complex64)
     return out
 
 
@@ -115,24 +125,25 @@ def _moffat_table(beta: float) -> FloatArray:
     return table
 
 
-def _wings(survey: SurveyFacts, grid: Grid, angle: float) -> FloatArray | np.float32:
+@lru_cache(maxsize=64)
+def _wings(number: int, halo_fraction: float, grid: Grid, angle_deg: float) -> FloatArray | np.float32:
     """What vanes and aureole do to a core's transfer function: every source has them, only bright stars show them.
 
     A spike is a Lorentzian along its line, whose transform is an exponential; so is that of (1 + r^2/a^2)^-3/2.
     """
-    lines = len(spike_lines(survey.spikes, 0.0))
-    if not lines and survey.halo_fraction <= 0:
+    lines = spike_lines(number, float(np.radians(angle_deg)))
+    if not lines and halo_fraction <= 0:
         return np.float32(1)
     x, y, k = frequencies(grid.size, grid.step)
     reach = grid.size * grid.step / 2
-    halo = survey.halo_fraction * (1 - 1 / np.hypot(1, reach / HALO_ARCSEC))  # what falls within the grid
+    halo = halo_fraction * (1 - 1 / np.hypot(1, reach / HALO_ARCSEC))  # what falls within the grid
     spikes = SPIKE_FRACTION if lines else 0.0
     out = np.full_like(k, 1 - halo - spikes)
     if halo > 0:
         out += np.float32(halo) * np.exp(np.float32(-2 * np.pi * HALO_ARCSEC) * k)
-    for cos, sin in spike_lines(survey.spikes, angle):
+    for cos, sin in lines:
         along = np.abs(x * np.float32(cos) + y * np.float32(sin))
-        out += np.float32(spikes / lines) * np.exp(np.float32(-2 * np.pi * SPIKE_ARCSEC) * along)
+        out += np.float32(spikes / len(lines)) * np.exp(np.float32(-2 * np.pi * SPIKE_ARCSEC) * along)
     return out
 
 
@@ -157,7 +168,7 @@ def kernel_transfer(kernel: FloatArray, step_arcsec: float, grid: Grid, scale: f
     along_x = np.exp(-2j * np.pi * step * columns[:, None] * x.astype(float))
     value = along_y @ kernel @ along_x
     inside = (np.abs(x) < 0.5 / step) & (np.abs(y) < 0.5 / step)
-    response = np.sinc(step_arcsec * x) * np.sinc(step_arcsec * y) / (np.sinc(grid.step * x) * np.sinc(grid.step * y))
+    response = np.sinc(step_arcsec * x) * np.sinc(step_arcsec * y)
     return np.asarray(np.where(inside, value / np.where(inside, response, 1), 0), np.complex64)
 
 
