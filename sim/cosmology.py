@@ -27,7 +27,8 @@ def _comoving_mpc() -> tuple[FloatArray, FloatArray]:
 
 def comoving_mpc(z: npt.ArrayLike) -> FloatArray:
     """Comoving distance in Mpc; z up to 7."""
-    return np.asarray(np.interp(z, *_comoving_mpc()))
+    grid, distance = _comoving_mpc()
+    return np.asarray(np.interp(np.asarray(z, float), grid, distance))
 
 
 def distance_modulus(z: npt.ArrayLike) -> FloatArray:

@@ -43,11 +43,11 @@ def galaxy_magnitudes(rng: np.random.Generator, n: int, bright: float, faint: fl
 
 def galaxy_redshifts(rng: np.random.Generator, i_magnitude: FloatArray) -> FloatArray:
     """Redshifts (n,) of galaxies, density z^2 exp(-z / z0(i)) (Coil et al. 2004, DEEP2; continued beyond i = 24)."""
-    return np.clip(rng.gamma(3.0, _scale(i_magnitude)), 0.02, 6.4)
+    return np.asarray(np.clip(rng.gamma(3.0, _scale(i_magnitude)), 0.02, 6.4))
 
 
 def _scale(i_magnitude: FloatArray) -> FloatArray:
-    return np.maximum(0.0417 * i_magnitude - 0.744, 0.03)
+    return np.asarray(np.maximum(0.0417 * i_magnitude - 0.744, 0.03))
 
 
 @lru_cache(maxsize=1)
@@ -108,4 +108,4 @@ def magnitudes_at(
     if not running[-1] > 0:  # none so bright at this redshift: as faint as allowed
         return np.full(n, limits[1])
     k = np.minimum(np.searchsorted(running, rng.random(n) * running[-1], side="right"), len(places) - 1)
-    return np.clip(places[k] + rng.uniform(-0.05, 0.05, n), *limits)
+    return np.asarray(np.clip(places[k] + rng.uniform(-0.05, 0.05, n), *limits))

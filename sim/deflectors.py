@@ -110,7 +110,7 @@ def _cell_table(
     source_kind: str, limits: Range,
 ) -> _Cells:  # fmt: skip
     corners = (
-        np.linspace(*z_deflector, 61), np.linspace(*np.log10(dispersion), 41),
+        np.linspace(z_deflector[0], z_deflector[1], 61), np.log10(np.geomspace(dispersion[0], dispersion[1], 41)),
         z_source[0] + (z_source[1] - z_source[0]) * np.linspace(0, 1, 49) ** 1.5,
     )  # fmt: skip
     z, log_dispersion, zs = np.meshgrid(*(0.5 * (c[1:] + c[:-1]) for c in corners), indexing="ij")

@@ -110,7 +110,7 @@ def star_forming_radius(rng: np.random.Generator, i_magnitude: FloatArray, z: Fl
     """
     absolute = i_magnitude - distance_modulus(z) + 2.5 * np.log10(1 + z) + np.clip(1.2 - 0.8 * z, 0.0, 1.2)
     kpc = 6.9 * (1 + z) ** -1.2 * 10 ** (-0.4 * 0.27 * (absolute + 21.0)) * np.exp(0.45 * rng.normal(size=np.shape(z)))
-    return np.clip(kpc / kpc_per_arcsec(z), 0.03, 4.0)
+    return np.asarray(np.clip(kpc / kpc_per_arcsec(z), 0.03, 4.0))
 
 
 def blue_galaxy(

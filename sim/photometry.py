@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cosmology import distance_modulus
-from sim.spectra import STAR_FORMING, TEMPLATES, Tables, attenuation, look_up, tables
+from sim.spectra import STAR_FORMING, TEMPLATES, Tables, attenuation, look_up, look_up_one, tables
 from sim.supernovae import template_number
 from stages.bands import wavelength_nm
 from stages.records import FloatArray
@@ -17,9 +18,10 @@ from stages.survey import SurveyFacts
 Colour = FloatArray  # (B,): AB magnitude in each band minus that in SDSS i
 
 _KINDS = {name: k for k, name in enumerate(TEMPLATES)} | {"star_forming": TEMPLATES.index("Scd")}
-_N_STAR_FORMING = STAR_FORMING.stop - STAR_FORMING.start
+_FIRST, _REDDEST = STAR_FORMING.start, STAR_FORMING.stop - 1 - STAR_FORMING.start
 _TYPICAL_Z = 0.5
 _I_NM = 748.0
+_DEPTH_UNKNOWN = 25.0
 # Main sequence by g-i: magnitudes less i at these wavelengths (after Covey et al. 2007, Table 3; AB throughout).
 _STAR_GI = np.array([0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0])
 _STAR_NM = np.array([355.0, 469.0, 617.0, 748.0, 893.0, 1235.0, 1662.0, 2159.0, 4500.0])
@@ -62,36 +64,38 @@ class Photometry:
 
     def magnitude(self, flux: FloatArray) -> FloatArray:
         """AB magnitudes (..., B); infinite where there is no flux."""
-        faint = np.finfo(float).tiny
+        faint = np.finfo(np.float32).tiny
         found = self.zero_point - 2.5 * np.log10(np.maximum(flux, faint))
-        return np.where(flux > faint, found, np.inf)
+        return np.asarray(np.where(flux > faint, found, np.inf))
 
     def colours(self, template: npt.ArrayLike, z: npt.ArrayLike) -> FloatArray:
         """Colours (n, B) of templates by (fractional) number in `TEMPLATES` at redshifts (n,)."""
-        return (
-            look_up(self.table.bands, template, z, self.table.z)
-            - look_up(self.table.reference, template, z, self.table.z)[..., None]
-        )
+        return look_up(self.table.colour, template, z, self.table.z)
 
     def early(self, rng: np.random.Generator, z: float) -> Colour:
-        """A passive galaxy; 0.05 magnitudes of scatter along g-i as the red sequence has (Bower, Lucey & Ellis 1992)."""
-        return self.early_many(rng, np.array([z]))[0]
+        """A passive galaxy; 0.05 magnitudes of scatter in g-i, as the red sequence has (Bower, Lucey & Ellis 1992)."""
+        mean = look_up_one(self.table.colour, 0.0, z, self.table.z)
+        return self._scattered(rng, mean[None], 0.05, 0.015)[0]
 
     def early_many(self, rng: np.random.Generator, z: FloatArray) -> FloatArray:
         """Colours (n, B) of passive galaxies at redshifts (n,)."""
-        tilt = 0.05 * rng.normal(size=(len(z), 1)) * self._tilt
-        return self.colours(np.zeros(len(z)), z) + tilt + 0.015 * rng.normal(size=(len(z), len(self.bands)))
+        return self._scattered(rng, self.colours(np.zeros(len(z)), z), 0.05, 0.015)
 
     def star_forming(self, rng: np.random.Generator, redness: float | None = None, z: float | None = None) -> Colour:
         """A star-forming galaxy; redness 0 is a starburst, 1 old or dusty."""
-        red = np.array([rng.beta(2.0, 2.5) if redness is None else redness])
-        return self.star_forming_many(rng, red, np.array([rng.gamma(3.0, 0.25) if z is None else z]))[0]
+        red = float(rng.beta(2.0, 2.5)) if redness is None else min(max(redness, 0.0), 1.0)
+        at = float(rng.gamma(3.0, 0.25)) if z is None else z
+        mean = look_up_one(self.table.colour, _FIRST + red * _REDDEST, at, self.table.z)
+        return self._scattered(rng, mean[None], 0.08, 0.03)[0]
 
     def star_forming_many(self, rng: np.random.Generator, redness: FloatArray, z: FloatArray) -> FloatArray:
         """Colours (n, B) of star-forming galaxies."""
-        number = STAR_FORMING.start + np.clip(redness, 0, 1) * (_N_STAR_FORMING - 1)
-        tilt = 0.08 * rng.normal(size=(len(z), 1)) * self._tilt
-        return self.colours(number, z) + tilt + 0.03 * rng.normal(size=(len(z), len(self.bands)))
+        return self._scattered(rng, self.colours(_FIRST + np.clip(redness, 0, 1) * _REDDEST, z), 0.08, 0.03)
+
+    def _scattered(self, rng: np.random.Generator, mean: FloatArray, along: float, each: float) -> FloatArray:
+        """Colours (n, B) with scatter along g-i, and in each band by itself."""
+        noise = rng.normal(size=(len(mean), len(self.bands) + 1))
+        return np.asarray(mean + along * noise[:, :1] * self._tilt + each * noise[:, 1:])
 
     def redder(self, colour: Colour, amount: float) -> Colour:
         """The same object behind more dust, E(B-V) = amount in a galaxy at z = 0.5 (negative: less)."""
@@ -106,7 +110,7 @@ class Photometry:
         """Colours (n, B) of stars at high galactic latitude: a third near the turn-off, the others K and M dwarfs."""
         blue = rng.random(n) < 0.35
         gi = np.clip(np.where(blue, rng.normal(0.6, 0.2, n), 3.0 - 1.8 * rng.beta(1.6, 2.2, n)), 0.3, 3.0)
-        i_less = self._star_table()
+        i_less = self._star_table
         place = np.interp(gi, _STAR_GI, np.arange(len(_STAR_GI)))
         low = np.minimum(place.astype(int), len(_STAR_GI) - 2)
         part = (place - low)[:, None]
@@ -116,12 +120,12 @@ class Photometry:
     def quasar(self, rng: np.random.Generator, z: float) -> Colour:
         """A quasar; the power law's slope scatters by 0.3 (Vanden Berk et al. 2001; Richards et al. 2003)."""
         slope = 0.3 * rng.normal() * 2.5 * np.log10(self.table.pivot_nm / _I_NM)
-        return np.asarray(self.colours(np.array([_KINDS["quasar"]]), np.array([z]))[0] - slope)
+        return np.asarray(look_up_one(self.table.colour, _KINDS["quasar"], z, self.table.z) - slope)
 
     def supernova(self, rng: np.random.Generator, z: float, temperature_k: float | None = None) -> Colour:
         """A supernova of 5000 to 14000 K, from a month after maximum to maximum."""
         t = rng.uniform(5500.0, 13000.0) if temperature_k is None else temperature_k
-        return self.colours(np.array([float(template_number(np.array(t)))]), np.array([z]))[0]
+        return look_up_one(self.table.colour, float(template_number(np.array(t))), z, self.table.z)
 
     def apparent_i(self, absolute: npt.ArrayLike, z: npt.ArrayLike, kind: str | float = "early") -> FloatArray:
         """Apparent SDSS i from the absolute magnitude in SDSS i today (supernovae: in B, Vega; `kind` may be "sn10000").
@@ -129,14 +133,15 @@ class Photometry:
         Distance modulus, K correction and, for early types, passive evolution of the spectrum itself; any shapes.
         """
         number = _KINDS[kind] if isinstance(kind, str) else kind
-        k = look_up(self.table.reference, np.broadcast_to(number, np.shape(z)), z, self.table.z)
+        k = look_up(self.table.reference, np.full(np.shape(z), number, float), z, self.table.z)
         return np.asarray(np.asarray(absolute) + distance_modulus(z) + k)
 
-    @property
+    @cached_property
     def _tilt(self) -> FloatArray:
         """A colour change of one magnitude in g - i."""
         return np.asarray(np.log(_I_NM / self.table.pivot_nm) / np.log(_I_NM / 469.0))
 
+    @cached_property
     def _star_table(self) -> FloatArray:
         return _stars(tuple(self.table.pivot_nm))
 
@@ -152,7 +157,7 @@ def depth(survey: SurveyFacts) -> FloatArray:
     n_pix = np.maximum(2.266 * fwhm_pix**2, 1.0)
     correlated = np.maximum(1.0, 4 * np.pi * survey.noise_correlation_pix**2)
     found = zero_point - 2.5 * np.log10(5 * noise * np.sqrt(n_pix * correlated))
-    return np.where(np.isfinite(found), found, 25.0)
+    return np.asarray(np.where(np.isfinite(found), found, _DEPTH_UNKNOWN))
 
 
 def _stars(pivot_nm: tuple[float, ...]) -> FloatArray:
