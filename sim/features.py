@@ -208,6 +208,18 @@ def neighbour_features(p: Plane, xy_pix: FloatArray, aperture: float) -> dict[st
     }
 
 
+def neighbours_mask(cutout: Cutout, beyond_pix: float) -> BoolArray:
+    """Pixels (H, W) of the objects of the middle band whose centres lie more than that from the object's, grown by 3."""
+    k = cutout.bands.index(main_band(cutout.bands))
+    p = plane(cutout.flux[k], cutout.valid[k])
+    found, where = sep.extract(
+        p.flux, _NEIGHBOUR_SIGMA, err=p.sigma, mask=~p.valid, minarea=5, deblend_cont=1e-3, segmentation_map=True
+    )
+    distance = np.hypot(found["x"] - cutout.xy_pix[0], found["y"] - cutout.xy_pix[1])
+    chosen = np.isin(where, 1 + np.flatnonzero(distance > beyond_pix))
+    return np.asarray(binary_dilation(chosen, iterations=3))
+
+
 def colour_features(blue: Plane, red: Plane, xy_pix: FloatArray, aperture: float) -> dict[str, float]:
     """Magnitude difference in the aperture, its gradient outwards, the sky's, and what the two skies have in common."""
     out = {}

@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sim-where", help="which simulated rows: \"kind in ['field', 'early_type']\"")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--max-invalid", type=float, default=0.02, help="leave out cutouts with more invalid pixels")
+    parser.add_argument(
+        "--mask-neighbours", type=float, metavar="ARCSEC",
+        help="leave out what lies further from the object, on both sides, where the real cutouts have it masked",
+    )  # fmt: skip
     parser.add_argument("--max-auc", type=float, help="fail above this AUC")
     parser.add_argument("--null", action="store_true", help="also compare halves of one kind with each other")
     parser.add_argument("--epochs", type=int, default=25, help="of the small network; 0 leaves it out")

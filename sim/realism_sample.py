@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from sim.features import brightness, centre, form
+from sim.features import brightness, centre, form, neighbours_mask
 from sim.generate import load_survey
 from stages.dataset import read_shards
 from stages.ingest import IngestOptions, Survey
 from stages.records import Cutout, FloatArray
+from stages.survey import SurveyFacts
 
 _MATCH_DEX = 0.1  # a pair's brightness over noise differs by less
 _MAX_PER_REAL = 4
@@ -60,7 +62,7 @@ def read_samples(options: argparse.Namespace, pool: Executor) -> tuple[Sample, S
     """Real and simulated cutouts of equal size, bands and centring, and the truth of the whole simulated data set."""
     survey = None if options.survey is None else load_survey(options.survey)
     ingest = IngestOptions(catalogue=options.catalogue, survey=survey, workers=options.workers)
-    real = [c for batch in Survey(options.real, ingest).batches() for c in batch.cutouts]
+    real = [named(c, survey) for batch in Survey(options.real, ingest).batches() for c in batch.cutouts]
     group_of = sky_groups(real)
     if options.where is not None:
         if options.catalogue is None:
@@ -92,6 +94,9 @@ def read_samples(options: argparse.Namespace, pool: Executor) -> tuple[Sample, S
         sides.append((moved, file_form.iloc[index].reset_index(drop=True)))
     kinds = [tuple("real" for _ in sides[0][0]), tuple(held.loc[[c.id for c in sides[1][0]], "kind"])]
     groups = [tuple(group_of[c.source] for c in sides[0][0]), tuple(held.loc[[c.id for c in sides[1][0]], "system"])]
+    if options.mask_neighbours is not None:
+        hide = partial(without_neighbours, beyond_arcsec=options.mask_neighbours)
+        sides = [(list(pool.map(hide, cutouts, chunksize=16)), file_form) for cutouts, file_form in sides]
     bands, reach = common(sides[0][0], sides[1][0])
     samples = []
     for (cutouts, file_form), kind, group in zip(sides, kinds, groups, strict=True):
@@ -99,6 +104,13 @@ def read_samples(options: argparse.Namespace, pool: Executor) -> tuple[Sample, S
         whole = Sample(tuple(cutouts), group, kind, file_form).take(index)
         samples.append(replace(whole, cutouts=tuple(cut(c, bands, reach) for c in whole.cutouts)))
     return samples[0], samples[1], held
+
+
+def named(cutout: Cutout, survey: SurveyFacts | None) -> Cutout:
+    """The cutout with the survey's band names where its file gives none."""
+    if survey is None or any(cutout.bands) or len(cutout.bands) != len(survey.bands):
+        return cutout
+    return replace(cutout, bands=survey.bands)
 
 
 def _query(table: pd.DataFrame, condition: str, name: str) -> pd.DataFrame:
@@ -177,6 +189,14 @@ def cut(cutout: Cutout, bands: tuple[str, ...], reach: int) -> Cutout:
         bands=bands, psf_fwhm_arcsec=np.full(len(bands), np.nan), psf=np.zeros((0, 0, 0), np.float32),
         xy_pix=cutout.xy_pix - (x - reach, y - reach),
     )  # fmt: skip
+
+
+def without_neighbours(cutout: Cutout, beyond_arcsec: float) -> Cutout:
+    """The cutout with the objects masked whose centres lie further from its own than that."""
+    y, x = np.indices(cutout.flux.shape[1:])
+    far = np.hypot(x - cutout.xy_pix[0], y - cutout.xy_pix[1]) * cutout.pixel_scale_arcsec > beyond_arcsec
+    hidden = neighbours_mask(cutout, beyond_arcsec / cutout.pixel_scale_arcsec) & far
+    return replace(cutout, valid=cutout.valid & ~hidden)
 
 
 def paired(

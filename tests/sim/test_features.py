@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.signal import correlate2d
 
-from sim.features import FAMILIES, brightness, centre, features, form
+from sim.features import FAMILIES, brightness, centre, features, form, neighbours_mask
 from sim.noise_power import MAX_LAG_PIX, autocorrelation, power_bands
 from tests.sim.sky import record, sky
 
@@ -102,6 +102,14 @@ def test_an_empty_cutout_has_features_without_a_warning(value):
     c = record(flux, valid=np.isfinite(flux))
     assert not np.isfinite(features(c)["colour_core_g_i"])
     assert not np.isfinite(brightness(c))
+
+
+def test_neighbours_are_masked_and_the_object_is_not():
+    y, x = np.indices((61, 61))
+    light = sum(80 * np.exp(-0.5 * ((x - a) ** 2 + (y - b) ** 2) / 4) for a, b in ((30, 30), (50, 42)))
+    hidden = neighbours_mask(record([light + RNG(1).normal(size=light.shape)], bands=("i",)), 10.0)
+    assert hidden[40:45, 48:53].all()
+    assert not hidden[25:36, 25:36].any()
 
 
 def test_form_counts_steps_and_invalid_pixels():

@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from sim import realism
 from sim.realism_net import native_pixels
-from sim.realism_sample import RealismError, Sample, check_form, common, cut, halves, match, paired, sky_groups
+from sim.realism_sample import RealismError, Sample, check_form, common, cut, halves, match, named, paired, sky_groups
 from sim.realism_score import Scores, forest_scores, separation, telling_features
+from stages.survey import SurveyFacts
 from tests.sim.sky import sky, write_real, write_simulated
 
 RNG = np.random.default_rng
@@ -96,6 +97,14 @@ def test_brightness_of_pairs_is_equal_and_no_simulated_cutout_serves_twice():
 def test_nothing_matches_nothing():
     left, right = match(np.array([np.nan, 1.0]), np.array([3.0, np.nan]), RNG(0), 10)
     assert (len(left), len(right)) == (0, 0)
+
+
+def test_bands_without_a_name_take_the_survey_s():
+    (c,) = sky(1, RNG(16))
+    facts = SurveyFacts("made", "ground", ("g", "i"), 0.2, {"g": 1.0, "i": 1.0}, {"g": 30.0, "i": 30.0})
+    assert named(replace(c, bands=("", "")), facts).bands == ("g", "i")
+    assert named(replace(c, bands=("r", "z")), facts).bands == ("r", "z")
+    assert named(replace(c, bands=("", "")), None).bands == ("", "")
 
 
 def test_halves_share_no_group():
