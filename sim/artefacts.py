@@ -34,6 +34,8 @@ def additive(rng: np.random.Generator, survey: SurveyFacts, optics: Optics) -> F
         band = _one_band(rng, survey)
         height = sky[band] * 10 ** rng.uniform(-0.3, 1.0)
         out[band] += height * trail(rng, size, float(optics.fwhm[band]) / survey.pixel_scale_arcsec)
+    if _happens(rng, survey, "moving_object"):
+        out += moving_object(rng, survey, optics)
     if _happens(rng, survey, "ghost"):
         level = sky * 10 ** rng.uniform(-0.7, 0.3)
         out += level[:, None, None] * ghost(rng, size, survey.pixel_scale_arcsec)
@@ -91,7 +93,7 @@ def outer_stars(rng: np.random.Generator, survey: SurveyFacts, optics: Optics) -
         magnitude = max(high + np.log10(1 - rng.random()) / _STAR_SLOPE, low)
         colour = rng.uniform(0.0, 2.0)  # g - i of field stars (Covey et al. 2007)
         if max(abs(x), abs(y)) > half:
-            out += _wings_at(survey, optics, (float(x), float(y)), _star_flux(survey, magnitude, colour), float(angle))
+            _add_wings(out, survey, optics, (float(x), float(y)), _star_flux(survey, magnitude, colour), float(angle))
     return out
 
 
@@ -102,6 +104,30 @@ def trail(rng: np.random.Generator, size: int, width_pix: float) -> FloatArray:
     across = axis[None, :] * np.cos(angle) + axis[:, None] * np.sin(angle) - offset
     sigma = width_pix / 2.355 * rng.uniform(1.0, 1.6)
     return np.asarray(np.exp(-0.5 * (across / sigma) ** 2))
+
+
+def moving_object(rng: np.random.Generator, survey: SurveyFacts, optics: Optics) -> FloatArray:
+    """An asteroid or a flashing satellite (B, H, W): a dash in each exposure that caught it, so in one band or in some.
+
+    Bands were taken one after the other: the dashes of a slow object lie on one line, each at another place and colour.
+    """
+    frame = optics.sampling
+    axis = (np.arange(frame.size_pix) - (frame.size_pix - 1) / 2) * frame.pixel_arcsec
+    angle, half = rng.uniform(0, 2 * np.pi), frame.size_pix * frame.pixel_arcsec / 2
+    length, step = rng.exponential(1.0), rng.exponential(1.5)
+    x0, y0 = rng.uniform(-half, half, 2)
+    number = int(rng.integers(2, len(survey.bands) + 1)) if len(survey.bands) > 1 and rng.random() < 0.5 else 1
+    out = np.zeros((len(survey.bands), frame.size_pix, frame.size_pix))
+    brightness = 10 ** rng.uniform(0.7, 2.3)
+    for turn, band in enumerate(rng.permutation(len(survey.bands))[:number]):
+        place = turn * (length + step) + np.linspace(0, length, 12)
+        sigma = float(optics.fwhm[band]) / 2.355
+        x = np.exp(-0.5 * ((axis[None, :] - x0 - place[:, None] * np.cos(angle)) / sigma) ** 2)
+        y = np.exp(-0.5 * ((axis[None, :] - y0 - place[:, None] * np.sin(angle)) / sigma) ** 2)
+        dash = y.T @ x
+        peak = brightness * rng.uniform(0.5, 1.5) * survey.sky_sigma[survey.bands[band]]
+        out[band] = peak * dash / max(float(dash.max()), 1.0)
+    return out
 
 
 def ghost(rng: np.random.Generator, size: int, pixel_arcsec: float) -> FloatArray:
@@ -140,25 +166,27 @@ def _smooth(rng: np.random.Generator, bands: int, size: int) -> FloatArray:
     return np.asarray(np.tensordot(amplitude, basis, axes=1))
 
 
-def _wings_at(
-    survey: SurveyFacts, optics: Optics, xy: tuple[float, float], flux: FloatArray, angle: float
-) -> FloatArray:
-    """Light (B, H, W) of a star outside: its aureole and its spikes, profiles as in `sim/psf.py`, core left out."""
+def _add_wings(
+    out: FloatArray, survey: SurveyFacts, optics: Optics, xy: tuple[float, float], flux: FloatArray, angle: float
+) -> None:
+    """Add the aureole and spikes of a star outside to light (B, H, W); profiles as in `sim/psf.py`, core left out."""
     frame = optics.sampling
-    axis = (np.arange(frame.size_pix) - (frame.size_pix - 1) / 2) * frame.pixel_arcsec
-    dx, dy = axis[None, :] - xy[0], axis[:, None] - xy[1]
-    r2 = dx**2 + dy**2
-    pixel = frame.pixel_arcsec**2
-    halo = survey.halo_fraction * (1 + r2 / HALO_ARCSEC**2) ** -1.5 / (2 * np.pi * HALO_ARCSEC**2)
-    light = np.broadcast_to(halo * pixel, (len(flux), *halo.shape)).copy()
+    axis = ((np.arange(frame.size_pix) - (frame.size_pix - 1) / 2) * frame.pixel_arcsec).astype(np.float32)
+    dx, dy = axis[None, :] - np.float32(xy[0]), axis[:, None] - np.float32(xy[1])
+    pixel = (flux * frame.pixel_arcsec**2).astype(np.float32)[:, None, None]
+    if survey.halo_fraction > 0:
+        r2 = dx**2 + dy**2
+        norm = survey.halo_fraction / (2 * np.pi * HALO_ARCSEC**2)
+        out += pixel * (np.float32(norm) * (1 + r2 / np.float32(HALO_ARCSEC**2)) ** np.float32(-1.5))
     lines = spike_lines(survey.spikes, angle)
-    sigma = np.hypot(optics.fwhm / 2.355, 0.1 * frame.pixel_arcsec)[:, None, None]
+    reach = axis[-1] * np.sqrt(2)
+    sigma = np.hypot(optics.fwhm / 2.355, 0.1 * frame.pixel_arcsec).astype(np.float32)[:, None, None]
     for cos, sin in lines:
-        along, across = dx * cos + dy * sin, dy * cos - dx * sin
-        line = 1 / (np.pi * SPIKE_ARCSEC * (1 + (along / SPIKE_ARCSEC) ** 2))
-        profile = np.exp(-0.5 * (across / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)
-        light += SPIKE_FRACTION / len(lines) * line * profile * pixel
-    return np.asarray(light * flux[:, None, None], np.float32)
+        if abs(xy[1] * cos - xy[0] * sin) > reach + 4 * float(sigma.max()):
+            continue  # passes the frame by
+        along, across = dx * np.float32(cos) + dy * np.float32(sin), dy * np.float32(cos) - dx * np.float32(sin)
+        line = SPIKE_FRACTION / len(lines) / (np.pi * SPIKE_ARCSEC * (1 + (along / SPIKE_ARCSEC) ** 2))
+        out += pixel * line * np.exp(-0.5 * (across / sigma) ** 2) / (np.float32(np.sqrt(2 * np.pi)) * sigma)
 
 
 def _star_flux(survey: SurveyFacts, magnitude_i: float, colour_gi: float) -> FloatArray:

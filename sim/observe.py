@@ -102,7 +102,7 @@ def sampling(survey: SurveyFacts) -> Sampling:
     return Sampling(
         round(survey.cutout_arcsec / survey.pixel_scale_arcsec),
         survey.pixel_scale_arcsec,
-        min(max(2, oversample), _MAX_OVERSAMPLE),
+        min(max(1, oversample), _MAX_OVERSAMPLE),
     )
 
 

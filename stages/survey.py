@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from stages import config as configuration
+
 # What `SurveyFacts.artefact_rates` may name; `sim/artefacts.py` draws them.
-ARTEFACTS = ("satellite_trail", "cosmic_rays", "unmasked_cosmic_rays", "masked_column", "chip_edge", "ghost")
+ARTEFACTS = (
+    "satellite_trail", "moving_object", "cosmic_rays", "unmasked_cosmic_rays", "masked_column", "chip_edge", "ghost",
+)  # fmt: skip
 
 _RANGES = {  # least, greatest and unit of each single number
     "pixel_scale_arcsec": (0.001, 10.0, "arcsec per pixel"),
@@ -127,6 +132,13 @@ class SurveyFacts:
         faults = [fault for found in (_words, _numbers, _mappings, _tables) for fault in found(self)]
         if faults:
             raise ValueError("; ".join(faults))
+
+
+def read(path: Path) -> SurveyFacts:
+    """The facts in a survey file, with the paths of measured PSFs made absolute; raises ConfigError."""
+    facts = configuration.load(SurveyFacts, path)
+    folder = path.absolute().parent
+    return replace(facts, psf_files={band: str(folder / file) for band, file in facts.psf_files.items()})
 
 
 def _words(s: SurveyFacts) -> list[str]:

@@ -34,7 +34,7 @@ def test_nothing_is_added_or_masked_where_nothing_is_asked_for() -> None:
         assert defects(rng, facts, 46).all()
 
 
-@pytest.mark.parametrize("name", ["satellite_trail", "ghost", "unmasked_cosmic_rays"])
+@pytest.mark.parametrize("name", ["satellite_trail", "moving_object", "ghost", "unmasked_cosmic_rays"])
 def test_light_that_is_asked_for_is_added_and_never_negative(name: str) -> None:
     facts = survey(artefact_rates={name: 1.0})
     rng = np.random.default_rng(2)

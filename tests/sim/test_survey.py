@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.special import j1
 
 from sim.spectra import curve
 from stages import config as configuration
 from stages.bands import wavelength_nm
 from stages.config import CONFIG_DIR, ConfigError
-from stages.survey import SurveyFacts
+from stages.survey import SurveyFacts, read
 
 FILES = sorted((CONFIG_DIR / "surveys").glob("*.yaml"))
 NAMES = [file.stem for file in FILES]
@@ -139,6 +140,12 @@ def test_all_faults_of_a_survey_file_are_named_at_once() -> None:
     ):  # fmt: skip
         assert part in message, part
     assert message.endswith("Correct these keys.")
+
+
+def test_measured_psfs_are_found_beside_the_survey_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(facts(psf_files={"g": "psf/g.fits"})))
+    assert read(path).psf_files == {"g": str(tmp_path / "psf" / "g.fits")}
 
 
 def test_a_survey_of_the_required_keys_alone_is_accepted(tmp_path: Path) -> None:
