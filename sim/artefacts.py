@@ -120,8 +120,8 @@ def moving_object(rng: np.random.Generator, survey: SurveyFacts, optics: Optics)
     out = np.zeros((len(survey.bands), frame.size_pix, frame.size_pix))
     brightness = 10 ** rng.uniform(0.7, 2.3)
     for turn, band in enumerate(rng.permutation(len(survey.bands))[:number]):
-        place = turn * (length + step) + np.linspace(0, length, 12)
         sigma = float(optics.fwhm[band]) / 2.355
+        place = turn * (length + step) + np.linspace(0, length, int(length / sigma) + 2)
         x = np.exp(-0.5 * ((axis[None, :] - x0 - place[:, None] * np.cos(angle)) / sigma) ** 2)
         y = np.exp(-0.5 * ((axis[None, :] - y0 - place[:, None] * np.sin(angle)) / sigma) ** 2)
         dash = y.T @ x
