@@ -62,7 +62,7 @@ def _crossing(radii: FloatArray, det: FloatArray, k: npt.NDArray[np.intp], rays:
     return np.asarray(radii[k] * (radii[k + 1] / radii[k]) ** part)
 
 
-@njit(cache=True)
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def inside(polygon: FloatArray, x: FloatArray, y: FloatArray) -> BoolArray:
     """Which points (n,) lie in a polygon (m, 2): its winding number is not zero, so crossed curves count as filled."""
     out = np.zeros(len(x), np.bool_)

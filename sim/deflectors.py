@@ -1,8 +1,8 @@
 """Draw deflectors: mass and light of early types, discs, groups and pairs in the proportions that lensing gives them.
 
 A lens's redshift, velocity dispersion and source redshift are drawn together, in proportion to the velocity dispersion
-function (Choi, Park & Vogeley 2007 for early types; Chae 2007 for late), the comoving volume, the cross-section theta_E^2,
-and the number of sources behind it to the survey's depth.
+function (Choi, Park & Vogeley 2007 for early types; Chae 2007 for late), the comoving volume, the cross-section
+theta_E^2, and the number of sources behind it to the survey's depth.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _cell_table(
     density = density * redshift_density(source_kind, limits, zs) * np.diff(corners[2])
     if not density.any():
         raise ValueError(
-            f"no lens has theta_e_arcsec {list(theta_e)} with z_deflector {list(z_deflector)}, velocity_dispersion_km_s "
-            f"{list(dispersion)} and z_source {list(z_source)}. Widen one of these ranges."
+            f"no lens has theta_e_arcsec {list(theta_e)} with z_deflector {list(z_deflector)}, "
+            f"velocity_dispersion_km_s {list(dispersion)} and z_source {list(z_source)}. Widen one of these ranges."
         )
     return _Cells(np.cumsum(density.ravel()), corners)
 
@@ -160,7 +160,7 @@ def _made(
 
 
 def _power_law(rng: np.random.Generator, prior: Population, light: Sersic, theta_e: float, is_disc: bool) -> PowerLaw:
-    """Mass that follows a galaxy's light but for scatter in axis ratio and position angle; discs lie in rounder haloes."""
+    """Mass that follows a galaxy's light within scatter in shape and angle; discs lie in rounder haloes."""
     roundness = 0.55 if is_disc else 1.0
     q = float(np.clip(1 - roundness * (1 - light.q) + prior.axis_ratio_sigma * rng.normal(), 0.4, 0.99))
     turn = (
@@ -172,7 +172,7 @@ def _power_law(rng: np.random.Generator, prior: Population, light: Sersic, theta
 
 
 def _companions(rng: np.random.Generator, kind: str, dispersion: float, z: float) -> list[tuple[float, float, float]]:
-    """Dispersion and position (arcsec) of satellites; their surface density falls as 1 / distance (Chen et al. 2006)."""
+    """Dispersion and position (arcsec) of satellites; surface density falls as 1 / distance (Chen et al. 2006)."""
     if kind not in ("group", "pair"):
         return []
     found = []
@@ -192,8 +192,8 @@ def _shear(rng: np.random.Generator, sigma: float) -> tuple[float, float]:
 def subhaloes(rng: np.random.Generator, theta_e: float, mass_within: float, fraction: float) -> list[Subhalo]:
     """Pseudo-Jaffe subhaloes that hold `fraction` of the convergence at theta_E, dn/dm ~ m^-1.9 (Springel et al. 2008).
 
-    mass_within : solar masses within theta_E. A subhalo truncated at sqrt(b theta_E) has mass pi b^1.5 theta_E^0.5 Sigma_cr
-    (Dalal & Kochanek 2002, section 3), hence b = theta_E (m / mass_within)^(2/3).
+    mass_within : solar masses within theta_E. A subhalo truncated at sqrt(b theta_E) has mass pi b^1.5 theta_E^0.5
+    Sigma_cr (Dalal & Kochanek 2002, section 3), hence b = theta_E (m / mass_within)^(2/3).
     """
     low, high = _SUBHALO_MASS
     power = 1 - _SUBHALO_SLOPE

@@ -16,8 +16,8 @@ from sim.photometry import Photometry
 from sim.priors import Range
 from stages.records import FloatArray
 
-# Joint Gaussian of absolute magnitude, log10 half-light radius (kpc) and log10 velocity dispersion (km/s) of early types
-# (Bernardi et al. 2003, part II, Table 1, r band; r - i = 0.38). It holds the fundamental plane and Faber-Jackson.
+# Joint Gaussian of absolute magnitude, log10 half-light radius (kpc) and log10 velocity dispersion (km/s) of early
+# types (Bernardi et al. 2003, part II, Table 1, r band; r - i = 0.38). It holds fundamental plane and Faber-Jackson.
 _M_STAR, _M_SIGMA = -21.15 - 0.38, 0.841
 _R_STAR, _R_SIGMA = 0.45, 0.263
 _V_STAR, _V_SIGMA = 2.20, 0.111
@@ -73,7 +73,7 @@ def early_luminosity_and_size(
 def early_type(
     rng: np.random.Generator, photometry: Photometry, z: float, dispersion: float, xy: tuple[float, float] = (0.0, 0.0)
 ) -> Sersic:
-    """An early type of a velocity dispersion (km/s) and redshift; smaller with redshift as (1+z)^-1 (van der Wel 2008)."""
+    """An early type of a velocity dispersion (km/s), smaller with redshift as (1+z)^-0.98 (van der Wel et al. 2008)."""
     absolute, radius_kpc = early_luminosity_and_size(rng, dispersion)
     apparent = float(photometry.apparent_i(absolute, z))
     radius = float(np.clip(radius_kpc / (1 + z) ** 0.98 / kpc_per_arcsec(z) * 1.1, 0.08, 8.0))
@@ -105,8 +105,8 @@ def disc_type(
 def star_forming_radius(rng: np.random.Generator, i_magnitude: FloatArray, z: FloatArray) -> FloatArray:
     """Half-light radii (n,) in arcsec of star-forming galaxies.
 
-    r = 6.9 kpc (1+z)^-1.2 (L_UV / L(-21))^0.27, logarithmic scatter 0.45 (Shibuya, Ouchi & Harikane 2015, section 4); the
-    ultraviolet magnitude is that at the rest wavelength of i, less the Balmer break where i lies redward of it.
+    r = 6.9 kpc (1+z)^-1.2 (L_UV / L(-21))^0.27, logarithmic scatter 0.45 (Shibuya, Ouchi & Harikane 2015, section 4);
+    the ultraviolet magnitude is that at the rest wavelength of i, less the Balmer break where i lies redward of it.
     """
     absolute = i_magnitude - distance_modulus(z) + 2.5 * np.log10(1 + z) + np.clip(1.2 - 0.8 * z, 0.0, 1.2)
     kpc = 6.9 * (1 + z) ** -1.2 * 10 ** (-0.4 * 0.27 * (absolute + 21.0)) * np.exp(0.45 * rng.normal(size=np.shape(z)))

@@ -20,7 +20,7 @@ def neighbours(
 ) -> tuple[tuple[Sersic, ...], list[tuple[float, float, FloatArray]]]:
     """Unrelated galaxies and stars over the field, at least 1.5 arcsec from its centre; stars are (x, y, flux).
 
-    per_arcmin2 : galaxies brighter than the survey's depth; fainter ones follow the counts, as far as they leave a trace.
+    per_arcmin2 : galaxies brighter than the survey's depth; fainter ones follow the counts.
     """
     bright, faint = prior.neighbour_limits(photometry.depth_i)
     ratio = (galaxies_per_arcmin2(faint) - galaxies_per_arcmin2(bright)) / galaxies_per_arcmin2(photometry.depth_i)
@@ -68,7 +68,7 @@ def _galaxies(
 def _stars(
     rng: np.random.Generator, photometry: Photometry, area_arcmin2: float, field_arcsec: float, faint: float
 ) -> list[tuple[float, float, FloatArray]]:
-    """Stars: the survey's density counts those brighter than i = 23; 10^(0.15 m) of each magnitude (Juric et al. 2008)."""
+    """Stars: the survey's density is of those brighter than i = 23; counts as 10^(0.15 m) (Juric et al. 2008)."""
     low, high, reference = (10 ** (_STAR_SLOPE * m) for m in (_STAR_BRIGHT, min(faint, 25.0), _STAR_REFERENCE))
     expected = photometry.star_density_per_arcmin2 * area_arcmin2 * (high - low) / (reference - low)
     x, y = _positions(rng, int(rng.poisson(expected)), field_arcsec)

@@ -36,7 +36,7 @@ _K_TO_TAIL = 1.5  # Rayleigh-Jeans from 2.2 to 4.5 microns
 
 @dataclass(frozen=True, eq=False)
 class Photometry:
-    """One survey's bands: zero points (B,), depth (B,) as 5 sigma AB magnitudes of a point source, and tables of colours."""
+    """One survey's bands: zero points (B,), 5 sigma AB magnitudes (B,) of a point source, and tables of colours."""
 
     bands: tuple[str, ...]
     zero_point: FloatArray = field(repr=False)
@@ -75,7 +75,7 @@ class Photometry:
     def early(self, rng: np.random.Generator, z: float) -> Colour:
         """A passive galaxy; 0.05 magnitudes of scatter in g-i, as the red sequence has (Bower, Lucey & Ellis 1992)."""
         mean = look_up_one(self.table.colour, 0.0, z, self.table.z)
-        return self._scattered(rng, mean[None], 0.05, 0.015)[0]
+        return np.asarray(self._scattered(rng, mean[None], 0.05, 0.015)[0])
 
     def early_many(self, rng: np.random.Generator, z: FloatArray) -> FloatArray:
         """Colours (n, B) of passive galaxies at redshifts (n,)."""
@@ -86,7 +86,7 @@ class Photometry:
         red = float(rng.beta(2.0, 2.5)) if redness is None else min(max(redness, 0.0), 1.0)
         at = float(rng.gamma(3.0, 0.25)) if z is None else z
         mean = look_up_one(self.table.colour, _FIRST + red * _REDDEST, at, self.table.z)
-        return self._scattered(rng, mean[None], 0.08, 0.03)[0]
+        return np.asarray(self._scattered(rng, mean[None], 0.08, 0.03)[0])
 
     def star_forming_many(self, rng: np.random.Generator, redness: FloatArray, z: FloatArray) -> FloatArray:
         """Colours (n, B) of star-forming galaxies."""
@@ -104,7 +104,7 @@ class Photometry:
 
     def star(self, rng: np.random.Generator) -> Colour:
         """A star of the field."""
-        return self.star_many(rng, 1)[0]
+        return np.asarray(self.star_many(rng, 1)[0])
 
     def star_many(self, rng: np.random.Generator, n: int) -> FloatArray:
         """Colours (n, B) of stars at high galactic latitude: a third near the turn-off, the others K and M dwarfs."""
@@ -128,7 +128,7 @@ class Photometry:
         return look_up_one(self.table.colour, float(template_number(np.array(t))), z, self.table.z)
 
     def apparent_i(self, absolute: npt.ArrayLike, z: npt.ArrayLike, kind: str | float = "early") -> FloatArray:
-        """Apparent SDSS i from the absolute magnitude in SDSS i today (supernovae: in B, Vega; `kind` may be "sn10000").
+        """Apparent SDSS i from the absolute magnitude in SDSS i today (of supernovae, "sn10000": in B, Vega).
 
         Distance modulus, K correction and, for early types, passive evolution of the spectrum itself; any shapes.
         """

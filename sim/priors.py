@@ -41,8 +41,8 @@ _SHARES = (
 class Population:
     """Priors of one survey's scenes; ranges are (low, high); magnitudes AB in SDSS i.
 
-    z_deflector, velocity_dispersion_km_s, theta_e_arcsec, z_source : within which lenses are drawn; their numbers follow
-    from velocity dispersion function, volume, cross-section and source counts (`sim.deflectors`).
+    z_deflector, velocity_dispersion_km_s, theta_e_arcsec, z_source : within which lenses are drawn; their numbers
+    follow from velocity dispersion function, volume, cross-section and source counts (`sim.deflectors`).
     disc_fraction, group_fraction, pair_fraction : shares of lenses; the others are single early types. Discs: Turner,
     Ostriker & Gott (1984), Moeller et al. (2007); groups: Oguri (2006), Treu et al. (2009).
     slope_mean, slope_sigma : three-dimensional slope of the mass (Auger et al. 2010).
@@ -51,10 +51,10 @@ class Population:
     shear_sigma, foreground_shear_sigma : per Rayleigh law (Keeton, Kochanek & Seljak 1997; Fleury et al. 2021).
     subhalo_fraction : share of deflectors with subhaloes; subhalo_mass_fraction : of their convergence at theta_E in
     subhaloes (Dalal & Kochanek 2002; Hsueh et al. 2020).
-    source_magnitude, quasar_magnitude, supernova_magnitude : limits before lensing; the faint one moves in to the survey's
-    depth plus source_beyond_depth_mag where that is brighter (magnification brings those up).
+    source_magnitude, quasar_magnitude, supernova_magnitude : limits before lensing; the faint one moves in to the
+    survey's depth plus source_beyond_depth_mag where that is brighter (magnification brings those up).
     source_reach_radii : half-light radii by which a source's centre may lie beyond the caustics.
-    neighbour_magnitude : likewise to neighbour_beyond_depth_mag below the depth; field_magnitude : of central non-lenses.
+    neighbour_magnitude : likewise, with neighbour_beyond_depth_mag; field_magnitude : of central non-lenses.
     crowded_fraction : share of ordinary galaxies that have a bright early type of a group 3 to 9 arcsec away.
     overdensity_sigma : natural-log scatter of the number density of neighbours from field to field.
     strata : by how much a stratum's draws are over-weighted; see DEFLECTOR_STRATA and SOURCE_STRATA. Factors multiply

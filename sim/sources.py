@@ -14,7 +14,7 @@ from sim.counts import magnitudes_at
 from sim.deflectors import Deflector
 from sim.galaxies import Sersic, blue_galaxy, star_forming_radius
 from sim.photometry import Photometry
-from sim.priors import Population, choose
+from sim.priors import Population, Range, choose
 from stages.records import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -73,44 +73,45 @@ def source(
     rng: np.random.Generator, photometry: Photometry, prior: Population, lens: Deflector, kind: str = "galaxy",
     stamps: Stamps | None = None,
 ) -> Source:  # fmt: skip
-    """A source at the lens's source redshift, of the magnitudes and sizes of its kind; `stamps` replace its profiles."""
+    """A source at the lens's source redshift, of its kind's magnitudes and sizes; `stamps` replace its profiles."""
     z = lens.z_source
     limits = prior.source_limits(kind, photometry.depth_i)
-    point, day = np.zeros(len(photometry.bands)), 0.0
-    n = _CANDIDATES
-    if kind == "galaxy":
-        host = magnitudes_at(rng, "galaxy", z, limits, n)
-        faint = limits[1]
-    elif kind == "quasar":
-        point_i = float(magnitudes_at(rng, "quasar", z, limits, 1)[0])
-        point = photometry.flux(point_i, photometry.quasar(rng, z))
-        host = np.full(n, _host_magnitude(rng, photometry, point_i, z))
-        faint = np.inf
-    elif kind == "supernova":
-        _, day, point_i = supernovae.draw(rng, z, limits)
-        point = photometry.flux(point_i, photometry.supernova(rng, z, float(supernovae.temperature_k(np.array(day)))))
-        host = np.full(n, magnitudes_at(rng, "galaxy", z, (limits[0], _HOST_FAINTEST), 1, -0.4)[0])  # as their light
-        faint = np.inf
-    else:
-        raise ValueError(f"source kind {kind!r}: expected one of {KINDS}")
-    radius = star_forming_radius(rng, host, np.full(n, z))
-    x, y, k, boost = _placed(rng, prior, lens, host, radius, faint, photometry.depth_i, kind)
-    host_i, size = float(host[k]), float(radius[k])
+    hosts, point, point_i = _magnitudes(rng, photometry, limits, z, kind)
+    radius = star_forming_radius(rng, hosts, np.full(len(hosts), z))
+    x, y, k, boost = _placed(rng, prior, lens, hosts, radius, limits[1], photometry.depth_i, kind)
+    host_i, size = float(hosts[k]), float(radius[k])
     offset = (0.0, 0.0)
     if kind == "supernova":  # exponential disc: light within r follows a gamma law of the scale length
         r, angle = rng.gamma(2.0, size / 1.678), rng.uniform(0, 2 * np.pi)
         offset = (float(r * np.cos(angle)), float(r * np.sin(angle)))
         x, y = x - offset[0], y - offset[1]  # the point is what must be multiply imaged
-    i_magnitude = host_i if kind == "galaxy" else point_i
+    i_magnitude = host_i if point_i is None else point_i
     if stamps is None:
         light = blue_galaxy(rng, photometry, host_i, (x, y), size, z)
         return Source(x, y, light, None, point, z, kind, i_magnitude, boost, point_offset=offset)
     stamp = stamps.draw(rng, host_i)
     flux = photometry.flux(host_i, photometry.star_forming(rng, None, z))
     scale = float(np.clip(size / max(stamp.half_light_radius_arcsec, 1e-3), 0.2, 3.0))
-    return Source(
-        x, y, (), stamp, point, z, kind, i_magnitude, boost, float(rng.uniform(0, 2 * np.pi)), scale, flux, offset
-    )
+    turn = float(rng.uniform(0, 2 * np.pi))
+    return Source(x, y, (), stamp, point, z, kind, i_magnitude, boost, turn, scale, flux, offset)
+
+
+def _magnitudes(
+    rng: np.random.Generator, photometry: Photometry, limits: Range, z: float, kind: str
+) -> tuple[FloatArray, FloatArray, float | None]:
+    """Candidate magnitudes (n,) of the galaxy, flux (B,) of the point and its magnitude (None: no point)."""
+    if kind == "galaxy":
+        return magnitudes_at(rng, "galaxy", z, limits, _CANDIDATES), np.zeros(len(photometry.bands)), None
+    if kind == "quasar":
+        point_i = float(magnitudes_at(rng, "quasar", z, limits, 1)[0])
+        host, colour = _host_magnitude(rng, photometry, point_i, z), photometry.quasar(rng, z)
+    elif kind == "supernova":
+        _, day, point_i = supernovae.draw(rng, z, limits)
+        colour = photometry.supernova(rng, z, float(supernovae.temperature_k(np.array(day))))
+        host = float(magnitudes_at(rng, "galaxy", z, (limits[0], _HOST_FAINTEST), 1, -0.4)[0])  # as their light
+    else:
+        raise ValueError(f"source kind {kind!r}: expected one of {KINDS}")
+    return np.full(_CANDIDATES, host), photometry.flux(point_i, colour), point_i
 
 
 def _placed(
@@ -131,7 +132,7 @@ def _placed(
     if not valid.any():
         return 0.0, 0.0, 0, 1.0
     member = {
-        "quads": quad, "doubles": multiple & ~quad, "partial_arcs": partial, "faint_source": host > faint - 1.0,
+        "quads": quad, "doubles": multiple & ~quad, "partial_arcs": partial, "faint_source": (host > faint - 1.0) & (kind == "galaxy"),
         "bright_source": host < depth_i - 2.0, "compact_source": radius < 0.15,
     }  # fmt: skip
     weights = prior.weights(member)

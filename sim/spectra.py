@@ -1,8 +1,8 @@
 """Spectra through filter curves: magnitudes of every kind of object in a survey's bands, tabulated over redshift.
 
-Spectra are f_nu on one rest-frame wavelength grid. Galaxies: Coleman, Wu & Weedman (1980) templates extended by Bolzonella
-et al. (2000), as GalSim ships them; passive evolution of early types as measured by Bernardi et al. (2003, part III:
-brighter by Q z magnitudes, Q falling from g to z). Quasars: continuum and lines of Vanden Berk et al. (2001).
+Spectra are f_nu on one rest-frame wavelength grid. Galaxies: Coleman, Wu & Weedman (1980) templates extended by
+Bolzonella et al. (2000), as GalSim ships them; passive evolution of early types as measured by Bernardi et al. (2003,
+part III: brighter by Q z magnitudes, Q falling from g to z). Quasars: continuum and lines of Vanden Berk et al. (2001).
 Supernovae: black bodies with an ultraviolet deficit. Hydrogen between the galaxies: Madau (1995).
 """
 
@@ -30,8 +30,8 @@ _B_VEGA_TO_AB = -0.10
 # Brightening of a passive galaxy, magnitudes per unit redshift by rest wavelength (Bernardi et al. 2003, part III, for
 # griz: 1.15, 0.85, 0.75, 0.60); below 400 nm set so that the red sequence to z = 1 comes out as observed.
 _PASSIVE_NM = np.array([150.0, 240.0, 312.0, 345.0, 390.0, 469.0, 617.0, 748.0, 893.0, 2200.0])
-_PASSIVE_Q = np.array([1.20, 1.20, 0.90, 1.40, 1.40, 1.15, 0.85, 0.75, 0.60, 0.50])
-# Broad and narrow lines of quasars: wavelength nm, equivalent width nm, Gaussian width nm (Vanden Berk et al. 2001, Table 2)
+_PASSIVE_Q = np.array([1.60, 1.60, 0.95, 1.50, 1.40, 1.15, 0.85, 0.75, 0.60, 0.50])
+# Lines of quasars: wavelength nm, equivalent width nm, Gaussian width nm (Vanden Berk et al. 2001, Table 2)
 _QUASAR_LINES = np.array(
     [[121.6, 9.3, 1.9], [139.8, 0.8, 1.4], [154.9, 2.4, 1.4], [190.9, 2.1, 2.3], [279.8, 3.2, 3.5], [434.0, 1.3, 2.0],
      [486.1, 4.6, 4.0], [500.7, 1.3, 0.6], [656.3, 19.5, 4.7]]
@@ -67,7 +67,7 @@ class Tables:
 
 
 def curve(name: str) -> Curve:
-    """A filter curve by "sedpy:NAME", "speclite:NAME" or "box:NM" (20% wide); raises ValueError for a name not known."""
+    """A filter curve by "sedpy:NAME", "speclite:NAME" or "box:NM" (20% wide); ValueError for a name not known."""
     library, _, key = name.partition(":")
     try:
         if library == "sedpy":

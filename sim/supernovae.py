@@ -1,8 +1,8 @@
 """Supernovae as point sources: rates, light curves and colours at a random day after explosion.
 
-Type Ia: M_B = -19.3 at maximum, rms 0.25 with light-curve width; core collapse: the volume-limited mean of Richardson et
-al. (2014), M_B = -17.0, rms 1.1. Both fade as the Ia template of Hsiao et al. (2007) in B and cool on the way; magnitudes
-are B in the Vega system.
+Type Ia: M_B = -19.3 at maximum, rms 0.25 with light-curve width; core collapse: the volume-limited mean of Richardson
+et al. (2014), M_B = -17.0, rms 1.1. Both fade as the Ia template of Hsiao et al. (2007) in B and cool on the way;
+magnitudes are B in the Vega system.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def apparent_i(absolute_b: FloatArray, day: FloatArray, z: FloatArray) -> FloatA
 
 
 def apparent_table(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of each type and day (E) at redshifts (Z): weights (E, Z), mean apparent magnitudes (E, Z), their scatter (E,)."""
+    """Of each type and day (E) at redshifts (Z): weights (E, Z), mean i magnitudes (E, Z), their scatter (E,)."""
     day = np.tile(_DAY, 2)
     kind = np.repeat([0, 1], len(_DAY))
     mean = apparent_i(ABSOLUTE_B[kind][:, None] + np.zeros(len(z)), np.broadcast_to(day[:, None], (len(day), len(z))),

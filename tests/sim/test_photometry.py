@@ -3,14 +3,15 @@ import pickle
 import numpy as np
 import pytest
 from astropy.cosmology import FlatLambdaCDM
+
 from sim import cosmology
 from sim.photometry import Photometry, depth
 from sim.spectra import ab_magnitude, curve, tables
 from stages.survey import SurveyFacts
 
 UGRIZ = tuple("ugriz")
-# Red sequence of luminous red galaxies in SDSS: g-r and r-i (Eisenstein et al. 2001, Figure 3 and Table 1; ridge line of
-# redMaPPer, Rykoff et al. 2014, Figure 4), read to 0.03 magnitudes.
+# Red sequence of luminous red galaxies in SDSS: g-r and r-i (Eisenstein et al. 2001; ridge line of redMaPPer, Rykoff et
+# al. 2014), rounded to about 0.05 magnitudes.
 RED_SEQUENCE = {0.1: (0.96, 0.40), 0.2: (1.28, 0.46), 0.3: (1.58, 0.54), 0.4: (1.73, 0.67), 0.5: (1.80, 0.90)}
 
 

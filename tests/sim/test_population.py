@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from sim import supernovae
 from sim.caustics import caustics, inside
 from sim.counts import galaxy_magnitudes, quasars
@@ -8,7 +9,14 @@ from sim.images import solve
 from sim.lens import Lens, PowerLaw, Subhalo
 from sim.photometry import Photometry
 from sim.population import (
-    Deflector, Population, blue_galaxy, deflector, early_type, einstein_radius_arcsec, neighbours, source,
+    Deflector,
+    Population,
+    blue_galaxy,
+    deflector,
+    early_type,
+    einstein_radius_arcsec,
+    neighbours,
+    source,
 )  # fmt: skip
 from sim.priors import choose
 from stages.survey import SurveyFacts
