@@ -33,6 +33,7 @@ from stages.survey import SurveyFacts
 
 _MAX_KERNELS = 32
 _SPACE_FWHM_ARCSEC = 0.35
+_FROM_GALAXIES = ("number counts", "galaxy colours")
 _ASSUMED_ZERO_POINT, _ASSUMED_ERROR = 30.0, 1.0
 
 
@@ -150,7 +151,7 @@ def _quiet(
         return None
     fit = fit_quiet(np.median(rows, axis=0), stretch, 1)
     halves = [np.median(rows[k::3], axis=0) for k in range(3)] if len(rows) >= 6 else []
-    parts = [fit_quiet(h, stretch, 2 + k) for k, h in enumerate(halves)]
+    parts = [fit_quiet(h, stretch, 2 + k, fit) for k, h in enumerate(halves)]
     how = "mean, rms, zeros, skewness and correlations of the quiet 8-bit pixels"
 
     def put(quantity: str, band: str, value: float, others: Sequence[float]) -> None:
@@ -216,20 +217,20 @@ def _most_compact(images: Sequence[ImageStats], band: str, sample: StarSample) -
 def _zero_points(found: Findings, bands: Sequence[str], base: SurveyFacts | None) -> None:
     have = found.values.setdefault("zero_point", {})
     for band in bands:
-        if band in have and have[band].how != "number counts":
+        if band in have and have[band].how not in _FROM_GALAXIES:
             continue
         if band in have:
             if base is not None and band in base.zero_point:
                 away = have[band].value - base.zero_point[band]
                 found.notes.append(
-                    f"zero_point.{band}: not in the headers; number counts give {have[band].value:.2f}, {base.name} has "
+                    f"zero_point.{band}: not in the headers; {have[band].how} give {have[band].value:.2f}, {base.name} has "
                     f"{base.zero_point[band]:.2f} ({away:+.2f}), which is taken. Put MAGZP into the headers to be sure."
                 )
                 found.put("zero_point_by_counts", band, have[band])
                 have[band] = Value(base.zero_point[band], have[band].error, 0, f"not measured: from {base.name}")
             else:
                 found.notes.append(
-                    f"zero_point.{band}: not in the headers; {have[band].value:.2f} from number counts, good to "
+                    f"zero_point.{band}: not in the headers; {have[band].value:.2f} from {have[band].how}, good to "
                     f"{have[band].error:.1f} mag. Put MAGZP into the headers or give --survey."
                 )
         elif base is not None and band in base.zero_point:

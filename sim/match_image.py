@@ -147,13 +147,13 @@ def _objects(
     if not len(found):
         return table, profiles, rings
     radius = max(0.8 / piece.pixel_scale_arcsec, 2.5)
-    a, b = np.maximum(found["a"], 0.7), np.maximum(found["b"], 0.7)
+    a, b = np.maximum(found["a"], 1.0), np.maximum(found["b"], 1.0)
     for k in known:
         band, sigma = bands[k], noise[bands[k]].sigma
         data = np.ascontiguousarray(planes[k])
         small, error, _ = sep.sum_circle(data, found["x"], found["y"], radius, err=sigma, mask=~valid[k])
         whole, _, _ = sep.sum_ellipse(
-            data, found["x"], found["y"], a, b, np.clip(found["theta"], -1.57, 1.57), 5.0, mask=~valid[k]
+            data, found["x"], found["y"], a, b, np.clip(found["theta"], -1.57, 1.57), 3.0, mask=~valid[k]
         )
         table[f"colour_{band}"], table[f"error_{band}"], table[f"flux_{band}"] = small, error, whole
     table["snr"] = np.max([table[f"colour_{bands[k]}"] / table[f"error_{bands[k]}"] for k in known], axis=0)

@@ -19,6 +19,8 @@ from stages.records import BoolArray, FloatArray
 OVERSAMPLE = 3
 MIN_STARS = 5
 _STAR_P = 0.6
+_MIN_GAIN = 6.0  # of log likelihood by two parameters more: by chance in 1 of 400
+_QUANTILES = 64
 _NARROW, _WIDE = 0.006, 0.09  # least and greatest rms of log10(FWHM) of the stars
 _FLOOR = 0.008  # least error of a log10(FWHM): undersampling, blends too faint to see
 PROFILE_RADII = np.linspace(0, 4, 25)  # in units of the FWHM
@@ -63,7 +65,7 @@ class Locus:
     @property
     def found(self) -> bool:
         """Whether there are stars at all: enough of them, and a peak that galaxies alone do not make."""
-        return bool(self.stars.sum() >= MIN_STARS and self.gain > 3)
+        return bool(self.stars.sum() >= MIN_STARS and self.gain > _MIN_GAIN)
 
 
 def fit_moffat(stamp: FloatArray, valid: BoolArray, sigma: float) -> MoffatFit | None:
@@ -154,9 +156,9 @@ def _likelihood(p: FloatArray, x: FloatArray, error: FloatArray) -> tuple[float,
     """
     width = np.hypot(_scatter(p[1]), error)
     star = -0.5 * ((x - p[0]) / width) ** 2 - np.log(width)
-    own = p[3] + np.exp(np.clip(p[4], -2.5, 0.0)) * ndtri((np.arange(24) + 0.5) / 24)
+    own = p[3] + np.exp(np.clip(p[4], -2.5, 0.0)) * ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
     seen = 0.5 * np.log10(10 ** (2 * np.clip(p[0], -2, 3)) + 10 ** (2 * np.clip(own, -3, 3)))
-    galaxy = logsumexp(-0.5 * ((x[:, None] - seen) / width[:, None]) ** 2, axis=1) - np.log(24 * width)
+    galaxy = logsumexp(-0.5 * ((x[:, None] - seen) / width[:, None]) ** 2, axis=1) - np.log(_QUANTILES * width)
     f = np.clip(expit(p[2]), 1e-12, 1 - 1e-6)
     both = np.logaddexp(np.log(f) + star, np.log1p(-f) + galaxy)
     # Galaxies are not much smaller than the PSF: else they would be stars by another name.

@@ -20,7 +20,8 @@ _COUNT_22_5, _COUNT_SLOPE = 6.2, 0.38
 _COUNT_RANGE = (19.5, 24.8)
 # Median colour to i of galaxies of i = 22 (COSMOS; Ilbert et al. 2009), by wavelength in nm.
 _COLOUR_TO_I = ((355.0, 2.1), (475.0, 1.25), (622.0, 0.5), (763.0, 0.0), (905.0, -0.3), (1000.0, -0.4))
-_COUNTS_ERROR = 0.35  # mag: field to field variance of small areas, what aperture and limit leave out
+_COLOUR_ERROR = 0.15  # mag: galaxies differ from field to field
+_COUNTS_ERROR = 0.5  # mag: field to field variance, neighbours of chosen galaxies
 _STAR_SLOPE = 0.15  # of log10 star counts per magnitude at high latitude (Bahcall & Soneira 1980)
 _STAR_LIMIT_I = 23.0
 _MIN_FIELD_OBJECTS, _MIN_COLOUR_OBJECTS = 25, 8
@@ -57,30 +58,46 @@ def _to_i(band: str) -> float:
 
 
 def zero_points_by_counts(found: Findings, objects: FieldObjects, bands: Sequence[str]) -> None:
-    """Fill in zero points that no header gave, so that the field's galaxies are as many as elsewhere on the sky."""
-    for band in bands:
-        if band in found.values.get("zero_point", {}) or f"colour_{band}" not in objects.table:
-            continue
-        wavelength = wavelength_nm(band)
-        if not 350 < wavelength < 1100:
-            continue
-        table = objects.table[objects.table["star"].fillna(0) < 0.5]
-        flux, error = table[f"flux_{band}"], table[f"error_{band}"]
-        limit = (
-            2.0 * _LIMIT_SNR * float(np.median(error)) if len(table) else np.nan
-        )  # whole light is about twice the aperture's
-        number = int((flux > limit).sum())
-        if number < _MIN_FIELD_OBJECTS:
-            continue
-        i_mag = 22.5 + np.log10(number / objects.area_arcmin2 / _COUNT_22_5) / _COUNT_SLOPE
-        if not _COUNT_RANGE[0] < i_mag < _COUNT_RANGE[1]:
-            continue
-        colour = float(np.interp(wavelength, *np.array(_COLOUR_TO_I).T))
-        zero = i_mag + colour + 2.5 * np.log10(limit)
+    """Zero points that no header gave: the main band's so that the field's galaxies are as many as elsewhere on the sky.
+
+    The other bands' so that the galaxies have their usual colours to it.
+    """
+    main = objects.main
+    if f"error_{main}" not in objects.table or not 450 < wavelength_nm(main) < 1100:
+        return
+    table = objects.table[objects.table["star"].fillna(0) < 0.5]
+    if main not in found.values.get("zero_point", {}):
+        # An aperture holds about half of a faint galaxy's light.
+        limit = 2.0 * _LIMIT_SNR * float(np.median(table[f"error_{main}"])) if len(table) else np.nan
+        number = int((table[f"flux_{main}"] > limit).sum())
+        i_mag = 22.5 + np.log10(max(number, 1) / objects.area_arcmin2 / _COUNT_22_5) / _COUNT_SLOPE
+        if number < _MIN_FIELD_OBJECTS or not _COUNT_RANGE[0] < i_mag < _COUNT_RANGE[1]:
+            return
+        zero = i_mag + _usual_colour(main) + 2.5 * np.log10(limit)
         poisson = 1 / np.sqrt(number) / np.log(10) / _COUNT_SLOPE
-        found.put(
-            "zero_point", band, Value(float(zero), float(np.hypot(poisson, _COUNTS_ERROR)), number, "number counts")
+        error = float(np.hypot(poisson, _COUNTS_ERROR))
+        found.put("zero_point", main, Value(float(zero), error, number, "number counts"))
+    zero_main = found.values["zero_point"][main]
+    magnitude = zero_main.value - 2.5 * np.log10(np.maximum(table[f"flux_{main}"], 1e-30))
+    for band in bands:
+        if band in found.values["zero_point"] or f"colour_{band}" not in table or not 350 < wavelength_nm(band) < 1100:
+            continue
+        a, b = table[f"colour_{main}"], table[f"colour_{band}"]
+        seen = (
+            (magnitude < 23)
+            & (a > 2 * _COLOUR_SNR * table[f"error_{main}"])
+            & (b > _COLOUR_SNR * table[f"error_{band}"])
         )
+        if seen.sum() >= _MIN_COLOUR_OBJECTS:
+            ratio = float(np.median(2.5 * np.log10(b[seen] / a[seen])))
+            relative = _usual_colour(band) - _usual_colour(main)
+            error = float(np.hypot(np.nan_to_num(zero_main.error), _COLOUR_ERROR))
+            value = Value(zero_main.value + relative + ratio, error, int(seen.sum()), "galaxy colours")
+            found.put("zero_point", band, value)
+
+
+def _usual_colour(band: str) -> float:
+    return float(np.interp(wavelength_nm(band), *np.array(_COLOUR_TO_I).T))
 
 
 def colours(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.optimize import least_squares, minimize
+from scipy.optimize import least_squares
 from scipy.stats import skew
 
 from stages.ingest.fits_header import band_names
@@ -25,8 +25,8 @@ from stages.survey import Stretch
 
 _TURNS = {"none": (0, False), "upside down": (0, True), "mirrored": (2, True), "half a turn": (2, False)}
 _QUIET_NAMES = ("mean", "rms", "zeros", "skewness", "x1", "y1", "xy1", "x2", "y2")
-_WEIGHTS = np.array([0.1, 0.1, 0.02, 0.1, 0.02, 0.02, 0.02, 0.02, 0.02])  # what a difference in each may be
-_SIDE = 192
+_WEIGHTS = np.array([0.1, 0.05, 0.01, 0.05, 0.01, 0.01, 0.01, 0.02, 0.02])  # what a difference in each may be
+_SIDE = 224
 
 
 class StretchError(ValueError):
@@ -174,35 +174,34 @@ def shifted(picture: npt.NDArray[np.uint8], shift_pix: tuple[float, float]) -> n
     return np.asarray(np.ceil((1 - dy) * wide[:-1] + dy * wide[1:] - 1e-6), np.uint8)
 
 
-def fit_quiet(statistics: FloatArray, stretch: Stretch, seed: int) -> QuietFit:
-    """Noise and shift that give a composite's quiet pixels (3, 9); the sky's mean level is taken as 0."""
+def fit_quiet(statistics: FloatArray, stretch: Stretch, seed: int, near: QuietFit | None = None) -> QuietFit:
+    """Noise and shift that give a composite's quiet pixels (3, 9); the sky's mean level is taken as 0.
+
+    near : where to start, instead of at several places.
+    """
     white = np.random.default_rng(seed).normal(size=(3, _SIDE, _SIDE))
     whole = np.ones((_SIDE, _SIDE), bool)
 
     def model(p: FloatArray) -> FloatArray:
-        width = abs(p[3])
-        noise = gaussian_filter(white, (0, width, width), mode="wrap") if width > 0.15 else white
+        noise = gaussian_filter(white, (0, p[3], p[3]), mode="wrap") if p[3] > 0.15 else white
         noise = noise / noise.std(axis=(1, 2), keepdims=True) * np.exp(p[:3])[:, None, None]
-        shift = (float(np.clip(abs(p[4]), 0, 0.5)), float(np.clip(abs(p[5]), 0, 0.5)))
-        return quiet_statistics(shifted(to_composite(noise, stretch), shift), whole)
-
-    def misfit(p: FloatArray) -> float:
-        return float((((model(p) - statistics) / _WEIGHTS) ** 2).sum())
+        return quiet_statistics(shifted(to_composite(noise, stretch), (p[4], p[5])), whole)
 
     slope = np.array(stretch.scales) * stretch.alpha * 255
     level = np.log(np.maximum(statistics[:, 1], 0.3) * 1.5 / slope)
+    starts = [[*level, 0.4, *shift] for shift in ((0.05, 0.05), (0.25, 0.25), (0.4, 0.1), (0.1, 0.4))]
+    if near is not None:
+        starts = [[*np.log(near.sky_sigma), near.correlation_pix, *near.shift_pix]]
+    low, high = [*(level - 3), 0.0, 0.0, 0.0], [*(level + 3), 1.5, 0.5, 0.5]
     best = min(
         (
-            minimize(misfit, [*level, width, dx, dy], method="Nelder-Mead", options={"maxiter": 350, "xatol": 3e-3})
-            for width, dx, dy in ((0.4, 0.2, 0.2), (0.4, 0.02, 0.02))
+            least_squares(
+                lambda p: ((model(p) - statistics) / _WEIGHTS).ravel(), np.clip(start, np.add(low, 0.01), np.subtract(high, 0.01)),
+                bounds=(low, high), diff_step=0.03, x_scale=[0.1, 0.1, 0.1, 0.1, 0.1, 0.1], max_nfev=25,
+            )
+            for start in starts
         ),
-        key=lambda r: r.fun,
-    )
+        key=lambda r: float(r.cost),
+    )  # fmt: skip
     p = best.x
-    shift = (float(np.clip(abs(p[4]), 0, 0.5)), float(np.clip(abs(p[5]), 0, 0.5)))
-    return QuietFit(np.exp(p[:3]), float(abs(p[3])), shift, model(p), float(best.fun))
-
-
-def quiet_names() -> tuple[str, ...]:
-    """Names of the columns of `quiet_statistics`."""
-    return _QUIET_NAMES
+    return QuietFit(np.exp(p[:3]), float(p[3]), (float(p[4]), float(p[5])), model(p), float(2 * best.cost))
