@@ -35,6 +35,7 @@ _MAX_MASKED = 0.25
 _MAX_BEYOND = 0.2  # share of the survey's cutout that may lie off the image
 _MAX_NOISE = 3.0  # over the survey's median
 _RECENTRING_ARCSEC = 3.0
+_MIN_THETA_E_FWHM = 0.6  # smaller rings are lost in the galaxy's own light
 _MIN_STARS, _STAR_SPREAD = 8, 1.15
 _R50_PER_FWHM = 0.62  # of stars as measured here: 0.59 for Moffat index 4, 0.63 for 3, 0.66 for 2.5
 
@@ -211,6 +212,8 @@ class Backgrounds:
         mass = deflector_mass.estimate(measured, self.photometry)
         if isinstance(mass, str):
             return mass
+        if mass.theta_e_arcsec() < _MIN_THETA_E_FWHM * typical:
+            return "low_mass"
         return self._cut(one, measured, mass, fwhm)
 
     def _saturated(self, one: _Seen) -> BoolArray:

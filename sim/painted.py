@@ -13,7 +13,7 @@ from sim.discs import bulgeless_spiral
 from sim.images import solve
 from sim.lens import Lens, PowerLaw
 from sim.photometry import Photometry
-from sim.population import Deflector, Population, Sersic, Source, source
+from sim.population import Deflector, Population, Sersic, source
 from sim.scene import Grid, paint
 from sim.stage import Stage
 from stages.records import FloatArray
@@ -21,6 +21,8 @@ from stages.records import FloatArray
 _SPIRAL_FRACTION = 0.3  # of painted negatives: arms over the real core
 _STRETCHED_FRACTION = 0.35  # of companions: seen edge-on, across the line to the galaxy, as arcs are
 _MAX_GAIN = 12.0
+_TRIES, _SPIRAL_TRIES = 30, 4
+_SPREAD = 3.0  # a spiral's light lies on about nine times the PSF's area
 
 
 def painted_deflector(
@@ -61,30 +63,41 @@ def _shear(rng: np.random.Generator, sigma: float) -> tuple[float, float]:
 
 
 def unlensed_light(
-    rng: np.random.Generator, grid: Grid, photometry: Photometry, lens: Deflector, prior: Population
+    rng: np.random.Generator, grid: Grid, photometry: Photometry, lens: Deflector, prior: Population, least: FloatArray
 ) -> FloatArray:
     """Light on the fine grid (B, n, n): blue galaxies where images would be, or a spiral's arms round the real core.
 
-    Brightness, colours, sizes and distances are those of the images that `lens` would make.
+    Brightness, colours, sizes and distances are those of the images that `lens` would make; drawn anew until the flux
+    in some band is `least` (B,), as `Selection` does with lenses.
     """
-    canvas = np.zeros((len(photometry.bands), grid.size, grid.size), np.float32)
+    empty = np.zeros((len(photometry.bands), grid.size, grid.size), np.float32)
     if rng.random() < _SPIRAL_FRACTION:
-        bulgeless_spiral(Stage(rng, canvas, grid, photometry, prior))
+        canvas = empty
+        for _ in range(_SPIRAL_TRIES):
+            canvas = empty.copy()
+            bulgeless_spiral(Stage(rng, canvas, grid, photometry, prior))
+            if (canvas.sum(axis=(1, 2)) > _SPREAD * least).any():
+                break
         return canvas
-    for _ in range(int(rng.choice([1, 1, 1, 2, 2, 3, 4]))):
-        drawn = source(rng, photometry, prior, lens, "galaxy")
-        images = solve(lens.mass, drawn.x, drawn.y)
-        k = int(rng.integers(max(len(images.x) - 1, 1)))  # the last to arrive is the faint centre
-        gain = float(np.clip(abs(images.magnification[k]), 1.0, _MAX_GAIN))
-        distance, angle = float(np.hypot(images.x[k], images.y[k])), float(rng.uniform(0, 2 * np.pi))
-        paint(canvas, grid, _companion(rng, drawn, gain, distance, angle))
-    return canvas
+    parts: tuple[Sersic, ...] = ()
+    for _ in range(_TRIES):
+        number = int(rng.choice([1, 1, 1, 2, 2, 3, 4]))
+        parts = tuple(part for _ in range(number) for part in _companion(rng, photometry, lens, prior))
+        if (sum((part.flux for part in parts), np.zeros_like(least)) > least).any():
+            break
+    paint(empty, grid, parts)
+    return empty
 
 
 def _companion(
-    rng: np.random.Generator, drawn: Source, gain: float, distance: float, angle: float
+    rng: np.random.Generator, photometry: Photometry, lens: Deflector, prior: Population
 ) -> tuple[Sersic, ...]:
-    """A source as an unlensed galaxy of `gain` times its flux and area, at a distance and angle from the galaxy."""
+    """An unlensed galaxy with the flux, area and distance from the centre of one image of a source."""
+    drawn = source(rng, photometry, prior, lens, "galaxy")
+    images = solve(lens.mass, drawn.x, drawn.y)
+    k = int(rng.integers(max(len(images.x) - 1, 1)))  # the last to arrive is the faint centre
+    gain = float(np.clip(abs(images.magnification[k]), 1.0, _MAX_GAIN))
+    distance, angle = float(np.hypot(images.x[k], images.y[k])), float(rng.uniform(0, 2 * np.pi))
     x, y, larger = distance * np.cos(angle), distance * np.sin(angle), np.sqrt(gain)
     if rng.random() < _STRETCHED_FRACTION:
         main = max(drawn.light, key=lambda part: float(part.flux.sum()))

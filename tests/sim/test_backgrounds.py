@@ -16,6 +16,7 @@ from sim.cosmology import einstein_radius_arcsec
 from sim.deflector_light import REASONS
 from sim.deflector_mass import LOG_DISPERSION_RMS
 from sim.photometry import Photometry
+from sim.population import Population
 from stages.ingest import InputError
 from stages.stretch import from_composite, to_composite
 from stages.survey import Stretch, SurveyFacts
@@ -323,6 +324,44 @@ def test_objects_on_a_tile_share_a_system_and_lie_away_from_known_candidates(tmp
     reason = dict(found.rejected)
     assert reason["a"] == "known_candidate"
     assert reason["d"].endswith("known_candidate")
+
+
+def test_drawn_deflectors_lens_as_their_light_says_and_lie_at_the_galaxy(backgrounds):
+    rng = np.random.default_rng(0)
+    view = backgrounds.view(rng, 0)
+    drawn = [view.draw_deflector(rng, Population()) for _ in range(200)]
+    log = np.log10([d.velocity_dispersion_km_s / 250.0 for d in drawn])
+    weighted = 4 * np.log(10) * LOG_DISPERSION_RMS**2  # cross-section goes as the fourth power of the dispersion
+    assert np.mean(log) == pytest.approx(weighted, abs=0.04)
+    assert np.std(log) == pytest.approx(LOG_DISPERSION_RMS, rel=0.4)
+    assert all(d.z_source > d.z and not d.light and (d.mass.parts[0].x, d.mass.parts[0].y) == (0, 0) for d in drawn)
+    turn = np.array([d.mass.parts[0].pa for d in drawn]) - view.background.pa
+    assert abs(np.mean(np.exp(2j * turn))) > 0.5
+
+
+def test_painted_negatives_can_be_seen_and_are_not_lensed(backgrounds):
+    rng = np.random.default_rng(1)
+    snr = []
+    for k in range(6):
+        view = backgrounds.view(rng, k % 2)
+        light = view.unlensed(rng, Population())
+        snr.append(np.sqrt((light**2 / view.variance(view.base())).sum(axis=(1, 2)).max()))
+        assert light.shape == view.background.flux.shape
+    assert np.median(snr) > 8
+
+
+def test_a_point_through_a_kernel_of_two_pixels_neither_rings_nor_changes_its_flux(tmp_path):
+    (tmp_path / "sky").mkdir()
+    pixels = sky(SCENES["early-a"], 0)
+    sharp = galsim.Gaussian(fwhm=0.4)
+    for k, band in enumerate("gri"):
+        fits.writeto(tmp_path / "sky" / f"one_{band}_sci.fits", pixels[k])
+        fits.writeto(tmp_path / "sky" / f"one_{band}_psf.fits", sharp.drawImage(nx=15, ny=15, scale=PIXEL).array)
+    view = Backgrounds(BackgroundOptions(tmp_path / "sky", FACTS)).view(np.random.default_rng(0))
+    grid = view.optics.sampling.grid
+    point = view.optics.see(np.zeros((3, grid.size, grid.size), np.float32), [(0.3, -0.2, np.ones(3))])[0]
+    assert point.sum() == pytest.approx(1, abs=0.01)
+    assert point.min() > -0.02 * point.max()
 
 
 def test_each_file_is_a_system_of_its_own_and_keeps_it_however_turned(backgrounds):
