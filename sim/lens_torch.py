@@ -55,7 +55,7 @@ def shoot_torch(lenses: Sequence[Lens], x: Tensor, y: Tensor, device: torch.devi
             au, av = au + pull * dx, av + pull * dy
         if not subhalo.all():
             mass = np.where(subhalo[:, None], [_NO_POWER_LAW.get(k, 0.0) for k in range(COLUMNS)], rows)
-            last = 1 + int((np.abs(terms[:, part]) > 0.1 * torch.finfo(x.dtype).eps).any(0).nonzero()[0].max())
+            last = 1 + int(np.flatnonzero(np.abs(terms[:, part]).max(0) > 0.1 * torch.finfo(x.dtype).eps).max())
             series = [column(terms[:, part, k]) for k in range(last)]
             ax, ay = _power_law([column(values) for values in mass.T], series, dx, dy)
             au, av = au + ax, av + ay
