@@ -68,7 +68,7 @@ def unlensed_light(
     """Light on the fine grid (B, n, n): blue galaxies where images would be, or a spiral's arms round the real core.
 
     Brightness, colours, sizes and distances are those of the images that `lens` would make; drawn anew until the flux
-    in some band is `least` (B,), as `Selection` does with lenses.
+    in some band is `least` (B,), as `Selection` does with lenses, else the brightest of many.
     """
     empty = np.zeros((len(photometry.bands), grid.size, grid.size), np.float32)
     if rng.random() < _SPIRAL_FRACTION:
@@ -79,11 +79,14 @@ def unlensed_light(
             if (canvas.sum(axis=(1, 2)) > _SPREAD * least).any():
                 break
         return canvas
-    parts: tuple[Sersic, ...] = ()
+    best, parts = -1.0, tuple[Sersic, ...]()
     for _ in range(_TRIES):
         number = int(rng.choice([1, 1, 1, 2, 2, 3, 4]))
-        parts = tuple(part for _ in range(number) for part in _companion(rng, photometry, lens, prior))
-        if (sum((part.flux for part in parts), np.zeros_like(least)) > least).any():
+        drawn = tuple(part for _ in range(number) for part in _companion(rng, photometry, lens, prior))
+        seen = float((sum((part.flux for part in drawn), np.zeros_like(least)) / least).max())
+        if seen > best:
+            best, parts = seen, drawn
+        if best > 1:
             break
     paint(empty, grid, parts)
     return empty

@@ -191,7 +191,8 @@ class RealView:
         within = np.hypot(x - cx, y - cy) * self.optics.sampling.pixel_arcsec < 1.5 * theta_e_arcsec
         variance = self.variance(base)[:, within].mean(axis=1)
         n_effective = 2.266 * np.maximum(self.optics.fwhm / self.optics.sampling.pixel_arcsec, 1.2) ** 2
-        return np.maximum(_MIN_SNR * np.sqrt(variance * n_effective), _MIN_PART * base[:, within].sum(axis=1))
+        noise = np.sqrt(variance * n_effective)
+        return np.asarray(np.maximum(_MIN_SNR * noise, _MIN_PART * base[:, within].sum(axis=1)))
 
 
 def _optics(rng: np.random.Generator, survey: SurveyFacts, background: Background) -> Optics:

@@ -15,9 +15,11 @@ from sim.backgrounds import BackgroundError, BackgroundOptions, Backgrounds
 from sim.cosmology import einstein_radius_arcsec
 from sim.deflector_light import REASONS
 from sim.deflector_mass import LOG_DISPERSION_RMS
+from sim.known import Known
 from sim.photometry import Photometry
 from sim.population import Population
 from stages.ingest import InputError
+from stages.records import Cutout
 from stages.stretch import from_composite, to_composite
 from stages.survey import Stretch, SurveyFacts
 
@@ -362,6 +364,19 @@ def test_a_point_through_a_kernel_of_two_pixels_neither_rings_nor_changes_its_fl
     point = view.optics.see(np.zeros((3, grid.size, grid.size), np.float32), [(0.3, -0.2, np.ones(3))])[0]
     assert point.sum() == pytest.approx(1, abs=0.01)
     assert point.min() > -0.02 * point.max()
+
+
+@pytest.mark.parametrize(
+    ("north_arcsec", "reason"), [(1.0, "known_candidate"), (5.0, "near_known_candidate"), (30.0, "")]
+)
+def test_known_candidates_are_met_by_their_position_on_the_sky(backgrounds, tmp_path, north_arcsec, reason):
+    (tmp_path / "known.csv").write_text(f"ra,dec\n359.99999,{10 + north_arcsec / 3600}\n12.0,3.0\n")
+    planes = np.zeros((1, 45, 45), np.float32)
+    cutout = Cutout(
+        "x", "x.fits", planes, planes, planes == 0, ("i",), 0.2, np.ones(1), planes[:, :0, :0], np.full(2, 22.0),
+        np.zeros(2), ra_deg=0.00001, dec_deg=10.0,
+    )  # fmt: skip
+    assert Known.read(tmp_path / "known.csv").reason(cutout, 6.3) == reason
 
 
 def test_each_file_is_a_system_of_its_own_and_keeps_it_however_turned(backgrounds):
