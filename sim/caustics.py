@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from sim.lens import Lens, PowerLaw
 from stages.records import BoolArray, FloatArray
 
-_N_RAYS = 40
-_RADII = np.geomspace(2e-3, 3.0, 28)  # Einstein radii at which det A is looked at along each ray
-_COS, _SIN = np.cos(np.arange(_N_RAYS) * 2 * np.pi / _N_RAYS), np.sin(np.arange(_N_RAYS) * 2 * np.pi / _N_RAYS)
+_N_RAYS = 36
+# Einstein radii at which det A is looked at along each ray: dense where tangential curves lie
+_RADII = np.concatenate([np.geomspace(2e-3, 0.4, 5), np.linspace(0.6, 1.6, 6), [2.0, 3.0]])
+_HALVINGS = 6
+_ANGLE = np.arange(_N_RAYS) * 2 * np.pi / _N_RAYS
+_FINE = np.arange(4 * _N_RAYS) * 2 * np.pi / (4 * _N_RAYS)  # critical radii are smooth, caustics have cusps
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,29 +39,39 @@ def caustics(lens: Lens) -> Caustics:
     smooth = tuple(part for part in lens.parts if isinstance(part, PowerLaw))
     lens = replace(lens, parts=smooth)
     radii = lens.theta_e * _RADII
-    x, y = radii[:, None] * _COS, radii[:, None] * _SIN
-    a11, a12, a22 = lens.jacobian(x, y)
-    det = a11 * a22 - a12**2
-    change = np.signbit(det[1:]) != np.signbit(det[:-1])
-    last = len(radii) - 2 - np.argmax(change[::-1], axis=0)
-    first = np.argmax(change, axis=0)
-    rays = np.arange(_N_RAYS)
-    outer = _crossing(radii, det, last, rays)
-    single = ~change.any(axis=0)
-    outer[single] = lens.theta_e
+    negative = _det_is_negative(lens, radii[:, None] * np.ones(_N_RAYS))
+    change = negative[1:] != negative[:-1]
+    bracket = np.stack([len(radii) - 2 - np.argmax(change[::-1], axis=0), np.argmax(change, axis=0)])
+    low, high = radii[bracket], radii[bracket + 1]
+    at_low = negative[bracket, np.arange(_N_RAYS)]
+    for _ in range(_HALVINGS):  # no interpolation: det A jumps at the edge of a core
+        middle = np.sqrt(low * high)
+        same = _det_is_negative(lens, middle) == at_low
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    outer, inner = np.sqrt(low * high)
+    never = ~change.any(axis=0)
+    outer[never] = lens.theta_e
     # with one change only, the core is smaller than the innermost sample, which then lies on the cut
-    inner = np.where((first == last) | single, radii[0], _crossing(radii, det, first, rays))
-    points_x, points_y = np.stack([outer, inner]) * _COS, np.stack([outer, inner]) * _SIN
-    bx, by = lens.source_position(points_x, points_y)
+    inner[(bracket[0] == bracket[1]) | never] = radii[0]
+    fine = np.stack([_smooth(outer), _smooth(inner)])
+    bx, by = lens.source_position(fine * np.cos(_FINE), fine * np.sin(_FINE))
     curves = np.stack([bx, by], axis=-1)
     return Caustics(curves[0], curves[1])
 
 
-def _crossing(radii: FloatArray, det: FloatArray, k: npt.NDArray[np.intp], rays: npt.NDArray[np.intp]) -> FloatArray:
-    """Where det A is zero between samples k and k + 1, linear in log radius."""
-    low, high = det[k, rays], det[k + 1, rays]
-    part = np.clip(low / np.where(low == high, 1.0, low - high), 0.0, 1.0)
-    return np.asarray(radii[k] * (radii[k + 1] / radii[k]) ** part)
+def _smooth(radius: FloatArray) -> FloatArray:
+    """A closed curve's radii at four times as many angles: cubic convolution (Keys 1981)."""
+    before, after, beyond = np.roll(radius, 1), np.roll(radius, -1), np.roll(radius, -2)
+    t = np.arange(4)[:, None] / 4
+    out = radius + 0.5 * t * (after - before + t * (2 * before - 5 * radius + 4 * after - beyond
+                              + t * (3 * (radius - after) + beyond - before)))  # fmt: skip
+    return np.asarray(out.T.ravel())
+
+
+def _det_is_negative(lens: Lens, radius: FloatArray) -> BoolArray:
+    """Sign of det A at radii (..., rays) along each ray."""
+    a11, a12, a22 = lens.jacobian(radius * np.cos(_ANGLE), radius * np.sin(_ANGLE))
+    return np.asarray(a11 * a22 < a12**2)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -69,8 +81,7 @@ def inside(polygon: FloatArray, x: FloatArray, y: FloatArray) -> BoolArray:
     for k in range(len(x)):
         turns = 0
         for i in range(len(polygon)):
-            x0, y0 = polygon[i - 1]
-            x1, y1 = polygon[i]
+            x0, y0, x1, y1 = polygon[i - 1, 0], polygon[i - 1, 1], polygon[i, 0], polygon[i, 1]
             if (y0 <= y[k]) != (y1 <= y[k]):
                 left = (x1 - x0) * (y[k] - y0) - (x[k] - x0) * (y1 - y0)
                 if y1 > y0 and left > 0:

@@ -24,6 +24,7 @@ from stages.records import FloatArray
 KINDS = ("early", "disc", "group", "pair")
 
 _CANDIDATES = 48
+_TRIES = 20
 # sigma*, alpha, beta of the modified Schechter function
 _EARLY_FUNCTION = (161.0, 2.32, 2.67)
 _LATE_FUNCTION = (133.0, 0.30, 2.91)
@@ -31,12 +32,13 @@ _SUBHALO_MASS = (1e8, 1e10)  # solar masses; smaller ones move no image that a s
 _SUBHALO_SLOPE = 1.9
 _SUBHALO_REACH = 2.5  # Einstein radii within which subhaloes lie
 _MAX_SUBHALOES = 40
+_MEMBERS = {"early": 0.8, "disc": 0.2, "group": 3.0, "pair": 1.5}
 _MASS_SCATTER = 0.05  # lensing over stellar dispersion (Bolton et al. 2008)
 
 
 @dataclass(frozen=True, eq=False)
 class Deflector:
-    """A lens: its mass, its light, and by what factor its strata over-represent it.
+    """A lens: its mass, its light (the main galaxy first), and by what factor its strata over-represent it.
 
     kind : one of `KINDS`; velocity_dispersion_km_s : of the main galaxy.
     """
@@ -75,14 +77,17 @@ def deflector(
     n = _CANDIDATES if prior.is_boosted(DEFLECTOR_STRATA) else 1
     shares = np.array([0.0, prior.disc_fraction, prior.group_fraction, prior.pair_fraction])
     shares[0] = 1 - shares.sum()
-    kind = np.searchsorted(np.cumsum(shares)[:-1], rng.random(n), side="right")
-    z, log_dispersion, z_source = np.where(
-        kind == 1, _cells(_LATE_FUNCTION, prior, source_kind, limits).draw(rng, n),
-        _cells(_EARLY_FUNCTION, prior, source_kind, limits).draw(rng, n),
-    )  # fmt: skip
-    theta_e = einstein_radius_arcsec(10**log_dispersion, z, z_source)
-    weights = prior.weights(_strata(kind, z, z_source, theta_e)) if n > 1 else None
-    k, boost = choose(rng, weights) if weights is not None else (0, 1.0)
+    for _ in range(_TRIES):  # until a candidate is in a stratum that is wanted
+        kind = np.searchsorted(np.cumsum(shares)[:-1], rng.random(n), side="right")
+        z, log_dispersion, z_source = np.where(
+            kind == 1, _cells(_LATE_FUNCTION, prior, source_kind, limits).draw(rng, n),
+            _cells(_EARLY_FUNCTION, prior, source_kind, limits).draw(rng, n),
+        )  # fmt: skip
+        theta_e = einstein_radius_arcsec(10**log_dispersion, z, z_source)
+        weights = prior.weights(_strata(kind, z, z_source, theta_e))
+        if weights is None or weights.any():
+            break
+    k, boost = (0, 1.0) if weights is None else choose(rng, weights)
     return _made(
         rng, photometry, prior, KINDS[kind[k]], float(z[k]), float(z_source[k]), float(10 ** log_dispersion[k]), boost
     )
@@ -154,6 +159,7 @@ def _made(
         parts.append(_power_law(rng, prior, galaxy, max(own, 0.03), False))
     if rng.random() < prior.subhalo_fraction:
         parts += subhaloes(rng, main.theta_e, einstein_mass(main.theta_e, z, z_source), prior.subhalo_mass_fraction)
+    light += _members(rng, photometry, kind, dispersion, z)
     crowd = 1.4 if kind in ("group", "pair") else 1.0
     shear, foreground = _shear(rng, prior.shear_sigma * crowd), _shear(rng, prior.foreground_shear_sigma)
     return Deflector(Lens(tuple(parts), *shear, *foreground), tuple(light), z, z_source, dispersion, kind, boost)
@@ -181,6 +187,20 @@ def _companions(rng: np.random.Generator, kind: str, dispersion: float, z: float
         kpc = rng.uniform(8.0, 50.0) if kind == "group" else rng.uniform(3.0, 12.0)
         angle, distance = rng.uniform(0, 2 * np.pi), kpc / float(kpc_per_arcsec(z))
         found.append((dispersion * share, distance * np.cos(angle), distance * np.sin(angle)))
+    return found
+
+
+def _members(rng: np.random.Generator, photometry: Photometry, kind: str, dispersion: float, z: float) -> list[Sersic]:
+    """Light of fainter early types of the deflector's own surroundings, whose mass is in the external shear.
+
+    Their excess over the field, surface density as 1 / distance to 120 kpc, is about one for a luminous early type
+    (cutouts around such galaxies in DES show 0.9 within 10 arcsec), and three in a group.
+    """
+    found = []
+    for _ in range(rng.poisson(_MEMBERS[kind])):
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(15.0, 120.0) / float(kpc_per_arcsec(z))
+        place = (distance * np.cos(angle), distance * np.sin(angle))
+        found.append(early_type(rng, photometry, z, dispersion * rng.triangular(0.35, 0.45, 0.9), place))
     return found
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim import supernovae
-from sim.caustics import caustics, inside
+from sim.caustics import Caustics, caustics, inside
 from sim.cosmology import distance_modulus
 from sim.counts import magnitudes_at
 from sim.deflectors import Deflector
 from sim.galaxies import Sersic, blue_galaxy, star_forming_radius
 from sim.photometry import Photometry
-from sim.priors import Population, Range, choose
+from sim.priors import SOURCE_STRATA, Population, Range, choose
 from stages.records import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 KINDS = ("galaxy", "quasar", "supernova")
 
-_CANDIDATES = 96
+_FEW, _MANY = 24, 96  # candidates: to find one that is multiply imaged, and to choose among strata
 _HOST_FAINTEST = 28.0
+_TRIES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,8 @@ def source(
     """A source at the lens's source redshift, of its kind's magnitudes and sizes; `stamps` replace its profiles."""
     z = lens.z_source
     limits = prior.source_limits(kind, photometry.depth_i)
-    hosts, point, point_i = _magnitudes(rng, photometry, limits, z, kind)
+    n = _MANY if prior.is_boosted(SOURCE_STRATA) else _FEW
+    hosts, point, point_i = _magnitudes(rng, photometry, limits, z, kind, n)
     radius = star_forming_radius(rng, hosts, np.full(len(hosts), z))
     x, y, k, boost = _placed(rng, prior, lens, hosts, radius, limits[1], photometry.depth_i, kind)
     host_i, size = float(hosts[k]), float(radius[k])
@@ -97,11 +99,11 @@ def source(
 
 
 def _magnitudes(
-    rng: np.random.Generator, photometry: Photometry, limits: Range, z: float, kind: str
+    rng: np.random.Generator, photometry: Photometry, limits: Range, z: float, kind: str, n: int
 ) -> tuple[FloatArray, FloatArray, float | None]:
     """Candidate magnitudes (n,) of the galaxy, flux (B,) of the point and its magnitude (None: no point)."""
     if kind == "galaxy":
-        return magnitudes_at(rng, "galaxy", z, limits, _CANDIDATES), np.zeros(len(photometry.bands)), None
+        return magnitudes_at(rng, "galaxy", z, limits, n), np.zeros(len(photometry.bands)), None
     if kind == "quasar":
         point_i = float(magnitudes_at(rng, "quasar", z, limits, 1)[0])
         host, colour = _host_magnitude(rng, photometry, point_i, z), photometry.quasar(rng, z)
@@ -111,7 +113,7 @@ def _magnitudes(
         host = float(magnitudes_at(rng, "galaxy", z, (limits[0], _HOST_FAINTEST), 1, -0.4)[0])  # as their light
     else:
         raise ValueError(f"source kind {kind!r}: expected one of {KINDS}")
-    return np.full(_CANDIDATES, host), photometry.flux(point_i, colour), point_i
+    return np.full(n, host), photometry.flux(point_i, colour), point_i
 
 
 def _placed(
@@ -122,23 +124,31 @@ def _placed(
     found = caustics(lens.mass)
     margin = prior.source_reach_radii * radius if kind == "galaxy" else np.zeros_like(radius)
     reach = found.reach + float(margin.max())
-    x, y = rng.uniform(-reach, reach, (2, len(host)))
-    quad, multiple = inside(found.tangential, x, y), inside(found.radial, x, y)
-    multiple |= quad
+    places, weights, valid = np.zeros((2, len(host))), np.ones(len(host)), np.ones(len(host), bool)
+    for _ in range(_TRIES):  # until a candidate is multiply imaged and in a stratum that is wanted
+        places = rng.uniform(-reach, reach, (2, len(host)))
+        member, valid = _regions(found, places, margin)
+        if kind == "galaxy":
+            member |= {"faint_source": host > faint - 1.0, "bright_source": host < depth_i - 2.0}
+            member |= {"compact_source": radius < 0.15}
+        boosts = prior.weights(member)
+        weights = np.ones(len(host)) if boosts is None else boosts
+        if (weights * valid).any():
+            break
+    chosen, boost = choose(rng, weights[valid])
+    k = int(np.flatnonzero(valid)[chosen])
+    return float(places[0, k]), float(places[1, k]), k, boost
+
+
+def _regions(found: Caustics, places: FloatArray, margin: FloatArray) -> tuple[dict[str, BoolArray], BoolArray]:
+    """Strata of source positions (2, n), and which of them a lens images more than once, at least in part."""
+    x, y = places
+    quad = inside(found.tangential, x, y)
+    multiple = quad | inside(found.radial, x, y)
     # moved inwards by its margin, a source that is partly within is within
     shrink = 1 - margin / np.maximum(np.hypot(x, y), margin + 1e-9)
     partial = ~multiple & (margin > 0) & inside(found.radial, x * shrink, y * shrink)
-    valid: BoolArray = multiple | partial
-    if not valid.any():
-        return 0.0, 0.0, 0, 1.0
-    member = {
-        "quads": quad, "doubles": multiple & ~quad, "partial_arcs": partial, "faint_source": (host > faint - 1.0) & (kind == "galaxy"),
-        "bright_source": host < depth_i - 2.0, "compact_source": radius < 0.15,
-    }  # fmt: skip
-    weights = prior.weights(member)
-    chosen, boost = choose(rng, (np.ones(len(host)) if weights is None else weights)[valid])
-    k = int(np.flatnonzero(valid)[chosen])
-    return float(x[k]), float(y[k]), k, boost
+    return {"quads": quad, "doubles": multiple & ~quad, "partial_arcs": partial}, multiple | partial
 
 
 def _host_magnitude(rng: np.random.Generator, photometry: Photometry, point_i: float, z: float) -> float:

@@ -100,9 +100,9 @@ def test_every_mass_part_has_a_core_and_satellites_have_light(photometry):
     for k in range(60):
         d = deflector(rng(k), photometry, prior)
         galaxies = [p for p in d.mass.parts if isinstance(p, PowerLaw)]
-        assert len(galaxies) == len(d.light)
+        assert len(galaxies) <= len(d.light)
         assert all(p.core > 0 for p in galaxies)
-        assert all((p.x, p.y) == (c.x, c.y) for p, c in zip(galaxies, d.light, strict=True))
+        assert all((p.x, p.y) == (c.x, c.y) for p, c in zip(galaxies, d.light[: len(galaxies)], strict=True))
 
 
 def test_subhaloes_hold_the_asked_share_of_the_convergence():
@@ -186,7 +186,7 @@ def test_caustics_tell_quads_from_doubles_as_the_lens_equation_does():
     expected = np.array([len(solve(lens().mass, a, b).x) for a, b in zip(x, y, strict=True)])
     quad, multiple = inside(found.tangential, x, y), inside(found.radial, x, y)
     guess = 1 + 2 * quad.astype(int) + 2 * multiple
-    assert (guess == expected).mean() > 0.97
+    assert (guess == expected).mean() > 0.985
 
 
 def test_sources_fill_the_multiply_imaged_area_evenly(photometry):
@@ -295,3 +295,27 @@ def test_early_types_of_a_dispersion_are_as_bright_as_luminous_red_galaxies():
 def test_impossible_ranges_are_refused_by_name(photometry):
     with pytest.raises(ValueError, match="theta_e_arcsec"):
         deflector(rng(), photometry, Population(theta_e_arcsec=(9.0, 10.0), velocity_dispersion_km_s=(100.0, 150.0)))
+
+
+def test_real_galaxies_replace_the_profiles_of_a_source(photometry):
+    from pathlib import Path
+
+    folder = Path(__file__).parents[2].parent / "shared" / "real" / "cosmos_galaxies"
+    if not folder.is_dir():
+        pytest.skip("../shared/real/cosmos_galaxies is not here")
+    from sim.real_galaxies import Stamps
+
+    s = source(rng(1), photometry, Population(), lens(), "galaxy", Stamps(folder))
+    axis = np.linspace(-8, 8, 641)
+    x, y = np.meshgrid(s.x + axis, s.y + axis)
+    total = s.stamp_light(x, y).sum(axis=(1, 2)) * (axis[1] - axis[0]) ** 2
+    assert s.light == ()
+    assert total == pytest.approx(s.total_flux, rel=0.05)
+
+
+def test_a_stratum_of_weight_zero_is_not_drawn(photometry):
+    only = Population(strata={"early": 0.0, "groups": 0.0, "discs": 0.0, "doubles": 0.0, "partial_arcs": 0.0})
+    assert {deflector(rng(k), photometry, only).kind for k in range(30)} == {"pair"}
+    found = caustics(lens().mass)
+    drawn = [source(rng(k), photometry, only, lens(), "galaxy") for k in range(60)]
+    assert all(inside(found.tangential, np.array([s.x]), np.array([s.y]))[0] for s in drawn)
