@@ -24,6 +24,7 @@ from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.PointSource.point_source import PointSource
 from lenstronomy.Util.param_util import phi_q2_ellipticity
 from scipy import fft
+from scipy.signal import fftconvolve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -41,6 +42,7 @@ from stages import config as configuration
 from stages.records import FloatArray
 from stages.survey import SurveyFacts
 
+_STEEP = 2e-3  # change from sample to sample, over the brightest light, that is looked at more finely
 Points = list[tuple[float, float, FloatArray]]
 
 
@@ -154,20 +156,25 @@ def plain(scene: Scene, supersampling: int, noisy: bool) -> FloatArray:
             {"ra_image": np.array([p[0] for p in points]), "dec_image": np.array([p[1] for p in points]),
              "point_amp": np.array([p[2][band] for p in points])}
         ] if points else None  # fmt: skip
-        image = model.image(kwargs_lens, _sersics(src, band, pixel), _sersics(lit, band, pixel), kwargs_ps)
+        image = model.image(kwargs_lens, _sersics(src, band), _sersics(lit, band), kwargs_ps)
         out.append(image[margin : margin + n, margin : margin + n])
     pixels = np.array(out)
     return exposed(np.random.default_rng(scene.seed), scene.survey, pixels) if noisy else pixels
 
 
-def psf_kernels(scene: Scene, supersampling: int) -> list[FloatArray]:
-    """The scene's PSFs as kernels with `supersampling` samples per pixel, odd in size."""
+def transfers(scene: Scene, supersampling: int) -> tuple[Grid, FloatArray]:
+    """The scene's transfer functions (B, n, n // 2 + 1) on a grid with `supersampling` samples per pixel."""
     frame = sampling(scene.survey)
     fine = Grid(frame.grid.size // frame.oversample * supersampling, frame.pixel_arcsec / supersampling)
     rng = np.random.default_rng(scene.seed)
     fwhm, (x, y) = draw_seeing(rng, scene.survey), frame.pixel_arcsec * rng.uniform(-0.5, 0.5, 2)
     kx, ky, _ = frequencies(fine.size, fine.step)
-    otf = transfer(scene.survey, fwhm, fine, rng) * np.exp(-2j * np.pi * (kx * x + ky * y))
+    return fine, transfer(scene.survey, fwhm, fine, rng) * np.exp(-2j * np.pi * (kx * x + ky * y))
+
+
+def psf_kernels(scene: Scene, supersampling: int) -> list[FloatArray]:
+    """The scene's PSFs as kernels with `supersampling` samples per pixel, odd in size."""
+    fine, otf = transfers(scene, supersampling)
     kernels = fft.fftshift(fft.irfft2(otf, s=(fine.size, fine.size)), axes=(-2, -1))
     middle, half = fine.size // 2, (fine.size - 2) // 2
     cut = [k[middle - half : middle + half + 1, middle - half : middle + half + 1] for k in kernels]
@@ -179,10 +186,10 @@ def _epl(part: PowerLaw) -> dict[str, float]:
     return {"theta_E": part.theta_e, "gamma": part.slope, "e1": e1, "e2": e2, "center_x": part.x, "center_y": part.y}
 
 
-def _sersics(components: list[Sersic], band: int, pixel: float) -> list[dict[str, Any]]:
+def _sersics(components: list[Sersic], band: int) -> list[dict[str, Any]]:
     """lenstronomy's arguments of the same profiles: its b_n is linear in n, hence another R_sersic and amplitude."""
     rows = profiles(components)
-    amplitude = peak_fluxes(components, rows)[:, band] * pixel**2
+    amplitude = peak_fluxes(components, rows)[:, band]
     out = []
     for c, b, amp in zip(components, rows[:, 7], amplitude, strict=True):
         theirs = 1.9992 * c.index - 0.3271
@@ -194,9 +201,60 @@ def _sersics(components: list[Sersic], band: int, pixel: float) -> list[dict[str
     return out
 
 
+def converged(scene: Scene, supersampling: int) -> FloatArray:
+    """Noiseless pixels from lenstronomy's own light and ray shooting, sampled until nothing changes.
+
+    On a grid alone its midpoint samples miss the cusps of steep profiles by 1% of the peak even at 27 a side: cells in
+    which the light changes steeply are sampled 15 x 15 times more, then all is convolved with the PSF on the fine grid.
+    """
+    frame = sampling(scene.survey)
+    wide, k, pixel = frame.size_pix + 2 * frame.margin_pix, supersampling, frame.pixel_arcsec
+    step = pixel / k
+    axis = (np.arange(wide * k) - (wide * k - 1) / 2) * step
+    x, y = np.meshgrid(axis, axis)
+    inner = ((np.arange(15) - 7) / 15) * step
+    inner_x, inner_y = (v.ravel() for v in np.meshgrid(inner, inner))
+    points = seen_points(scene, k)
+    out = []
+    for band, kernel in enumerate(psf_kernels(scene, k)):
+        light = surface_brightness(scene, band, x.ravel(), y.ravel()).reshape(x.shape)
+        change = np.hypot(*np.gradient(light))
+        steep = np.nonzero(change > _STEEP * np.percentile(light, 99.9))
+        fine_x = (x[steep][:, None] + inner_x).ravel()
+        fine_y = (y[steep][:, None] + inner_y).ravel()
+        light[steep] = surface_brightness(scene, band, fine_x, fine_y).reshape(-1, 225).mean(axis=1)
+        seen = fftconvolve(light * step**2, kernel, mode="same") + points[band]
+        seen = seen.reshape(wide, k, wide, k).sum(axis=(1, 3))
+        out.append(seen[frame.margin_pix : -frame.margin_pix, frame.margin_pix : -frame.margin_pix])
+    return np.array(out)
+
+
+def surface_brightness(scene: Scene, band: int, x: FloatArray, y: FloatArray) -> FloatArray:
+    """lenstronomy's light of a scene per square arcsec, points left out."""
+    parts = [p for p in scene.lens.mass.parts if isinstance(p, PowerLaw)]
+    lens_model = LensModel(["EPL"] * len(parts) + ["SHEAR"])
+    shear = {"gamma1": scene.lens.mass.gamma1, "gamma2": scene.lens.mass.gamma2}
+    lit, src = scene.light(), [c for s in scene.sources for c in s.light]
+    beta = lens_model.ray_shooting(x, y, [*map(_epl, parts), shear])
+    plain_light = LightModel(["SERSIC_ELLIPSE"] * len(lit)).surface_brightness(x, y, _sersics(lit, band))
+    lensed = LightModel(["SERSIC_ELLIPSE"] * len(src)).surface_brightness(*beta, _sersics(src, band))
+    return np.asarray(plain_light + lensed)
+
+
+def seen_points(scene: Scene, supersampling: int) -> FloatArray:
+    """The scene's points through its PSFs, (B, n, n) on the fine grid."""
+    fine, otf = transfers(scene, supersampling)
+    kx, ky, _ = frequencies(fine.size, fine.step)
+    spectrum = np.zeros_like(otf)
+    middle = (fine.size - 1) / 2 * fine.step
+    for x, y, flux in [*scene.stars, *scene.lensed_points()]:
+        spectrum += flux[:, None, None] * np.exp(-2j * np.pi * (kx * (x + middle) + ky * (y + middle)))
+    return np.asarray(fft.irfft2(spectrum * otf, s=(fine.size, fine.size)))
+
+
 def difference(scene: Scene, reference: int) -> float:
     """Largest difference of the noiseless pixels over the peak, any band."""
-    mine, theirs = ours(scene, noisy=False), plain(scene, reference, noisy=False)
+    mine, theirs = ours(scene, noisy=False), converged(scene, reference)
     peak = theirs.max(axis=(1, 2))
     return float((np.abs(mine - theirs).max(axis=(1, 2)) / peak).max())
 

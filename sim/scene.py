@@ -92,7 +92,7 @@ def lensed_light(grid: Grid, lens: Lens, source: Source) -> FloatArray:
     canvas = np.zeros((len(source.point_flux), grid.size, grid.size))
     extent = max([4.0 * c.radius + math.hypot(c.x, c.y) for c in source.light], default=0.0)
     if source.stamp is not None:
-        extent = max(extent, source.stamp.reach_arcsec + math.hypot(source.x, source.y))
+        extent = max(extent, source.stamp.reach_arcsec * source.stamp_scale + math.hypot(source.x, source.y))
     rows, columns = grid.window(0.0, 0.0, lens_reach(lens) + extent + 0.3)
     y, x = np.meshgrid(grid.axis[rows].astype(float), grid.axis[columns].astype(float), indexing="ij")
     if x.size == 0:
@@ -152,8 +152,9 @@ class _SourceLight:
             _changes(out, x, y, spread, self._rows, self._peak.max(axis=1), _NEGLIGIBLE * self._brightest)
         stamp = self._source.stamp
         if stamp is not None:
-            near = np.hypot(x - self._source.x, y - self._source.y) < stamp.reach_arcsec + spread
-            out |= near & (spread > stamp.pixel_arcsec)
+            scale = self._source.stamp_scale
+            near = np.hypot(x - self._source.x, y - self._source.y) < stamp.reach_arcsec * scale + spread
+            out |= near & (spread > stamp.pixel_arcsec * scale)
         return out
 
 
