@@ -206,7 +206,7 @@ def _optics(rng: np.random.Generator, survey: SurveyFacts, background: Backgroun
         optics = Optics(frame, background.fwhm, transfer(still, background.fwhm, frame.grid, rng))
     x, y = (background.centre_xy_pix - (frame.size_pix - 1) / 2) * frame.pixel_arcsec
     kx, ky, _ = frequencies(frame.grid.size, frame.grid.step)
-    phase = np.exp(-2j * np.pi * (kx * x + ky * y)).astype(np.complex64)
+    phase = (np.exp(-2j * np.pi * x * kx) * np.exp(-2j * np.pi * y * ky)).astype(np.complex64)
     return replace(optics, otf=optics.otf * phase, offset_arcsec=(float(x), float(y)))
 
 
