@@ -40,7 +40,7 @@ def chance_points(s: Stage) -> Painted:
 
 
 def star_galaxy(s: Stage) -> Painted:
-    """A star, or two, over a galaxy within an arcsec or so: an early type, a disc, or a deflector with its companions."""
+    """A star, or two, over an early type or a disc."""
     rng = s.rng
     like = likeness(s)
     if s.chance(0.6):
@@ -51,7 +51,8 @@ def star_galaxy(s: Stage) -> Painted:
     points: Points = []
     for _ in range(1 if s.chance(0.75) else 2):
         x, y = _apart(s, points, like.theta_e, None)
-        points.append((x, y, s.photometry.flux(magnitude(rng, s.prior.field_magnitude, 0.25) + 2.0, s.photometry.star(rng))))
+        faint = magnitude(rng, s.prior.field_magnitude, 0.25) + 2.0
+        points.append((x, y, s.photometry.flux(faint, s.photometry.star(rng))))
     return Painted(points, True)
 
 
@@ -64,7 +65,8 @@ def star(s: Stage) -> Painted:
         xy = (float(rng.normal(0, 1.0)), float(rng.normal(0, 1.0)))
         s.paint(*blue_galaxy(rng, s.photometry, m + 2.0, xy, float(rng.uniform(0.3, 1.0))))
     if s.chance(0.25):
-        points.append((*_apart(s, points, 1.5, None), s.photometry.flux(m + abs(rng.normal(0, 2.0)), s.photometry.star(rng))))
+        second = s.photometry.flux(m + float(abs(rng.normal(0, 2.0))), s.photometry.star(rng))
+        points.append((*_apart(s, points, 1.5, None), second))
     return Painted(points, False)
 
 

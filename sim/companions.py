@@ -46,7 +46,8 @@ def blue_group(s: Stage) -> Painted:
     for k in range(number):
         angle = start + 2 * np.pi * (k + 0.35 * float(rng.normal())) / number if ringed else s.angle()
         distance = like.theta_e * float(np.exp(rng.normal(0.2, 0.25)))
-        _paint_blue(s, like, int(rng.integers(len(like.gain))), (distance * np.cos(angle), distance * np.sin(angle)), True)
+        k_image = int(rng.integers(len(like.gain)))
+        _paint_blue(s, like, k_image, (distance * np.cos(angle), distance * np.sin(angle)), True)
     return Painted([], True)
 
 
@@ -58,7 +59,8 @@ def red_group(s: Stage) -> Painted:
     for _ in range(int(rng.integers(1, 6))):
         distance, angle = float(rng.uniform(0.8, 4.5)), s.angle()
         dispersion = like.lens.velocity_dispersion_km_s * float(rng.uniform(0.45, 1.0))
-        s.paint(early_type(rng, s.photometry, like.lens.z, dispersion, (distance * np.cos(angle), distance * np.sin(angle))))
+        xy = (distance * float(np.cos(angle)), distance * float(np.sin(angle)))
+        s.paint(early_type(rng, s.photometry, like.lens.z, dispersion, xy))
     if s.chance(0.4):
         _paint_blue(s, like, 0, (float(rng.normal(0, 2.0)), float(rng.normal(0, 2.0))), False)
     return Painted([], True)
@@ -75,12 +77,11 @@ def dwarf_satellites(s: Stage) -> Painted:
         tint = p.flux(22.0, young(s, like.lens.z) if s.chance(0.5) else p.early(rng, like.lens.z))
         flux = total * 10 ** (-0.4 * float(rng.uniform(3.0, 6.0))) * tint / float(tint.sum())
         radius = like.core.radius * float(rng.uniform(0.1, 0.35))
-        s.paint(
-            Sersic(
-                distance * float(np.cos(angle)), distance * float(np.sin(angle)), float(np.clip(radius, 0.06, 0.8)),
-                float(rng.uniform(0.6, 1.4)), float(rng.uniform(0.5, 1.0)), float(rng.uniform(0, np.pi)), flux,
-            )  # fmt: skip
-        )
+        dwarf = Sersic(
+            distance * float(np.cos(angle)), distance * float(np.sin(angle)), float(np.clip(radius, 0.06, 0.8)),
+            float(rng.uniform(0.6, 1.4)), float(rng.uniform(0.5, 1.0)), float(rng.uniform(0, np.pi)), flux,
+        )  # fmt: skip
+        s.paint(dwarf)
     return Painted([], True)
 
 

@@ -1,7 +1,7 @@
 """Disc galaxies seen from above: spirals with arms of any number and pitch, bars, no bulge, and rings.
 
-Half of them are as bright, as blue and as large as a lens: the bulge is a deflector's light and the arms or the ring carry
-the flux of its images at their distance. The others follow the field's magnitudes and sizes.
+Half of them are as bright, as blue and as large as a lens: the bulge is a deflector's light and the arms or the ring
+carry the flux of its images at their distance. The others follow the field's magnitudes and sizes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from sim.photometry import Colour
 from sim.population import Sersic, magnitude
-from sim.stage import Painted, Stage, likeness, passive, projected, young
-from sim.strokes import ANGLES, RADII, Disc, Layer, mesh, paint_disc, paint_spots
+from sim.stage import Painted, Stage, likeness, projected, young
+from sim.strokes import ANGLES, RADII, Disc, Layer, mesh, paint_disc, paint_spots, superposed
 from stages.records import FloatArray
 
 _STEEPEST = 24.0  # rad per unit of ln radius: the finest winding that the mesh holds
-_MODES = 28
+_MODES = 24
 _TRUNCATION = (2.6, 5.5)  # break of the disc in scale lengths (Pohlen & Trujillo 2006)
 
 
@@ -137,8 +137,8 @@ def texture(rng: np.random.Generator, pitch: float, turn: float, strength: float
     height = np.sqrt(2 / _MODES) * strength
     inward = (np.log(r[:, 0])[:, None] * wave + rng.uniform(0, 2 * np.pi, _MODES)).astype(np.float32)
     around = (phi[0][:, None] * order).astype(np.float32)
-    field = np.cos(inward) @ np.cos(around).T + np.sin(inward) @ np.sin(around).T
-    return np.asarray(np.exp(np.float32(height) * field - np.float32(0.5 * strength**2)))
+    waves = superposed(np.cos(inward), np.sin(inward), np.cos(around), np.sin(around))
+    return np.asarray(np.exp(np.float32(height) * waves - np.float32(0.5 * strength**2)))
 
 
 def knots(s: Stage, disc: Disc, pattern: FloatArray, flux: FloatArray, number: int) -> None:
@@ -165,7 +165,7 @@ def _body(s: Stage) -> Body:
     if s.chance(0.5):
         like = likeness(s)
         bulge = replace(like.core, radius=like.core.radius * float(rng.uniform(0.4, 1.0)))
-        scale = like.theta_e * float(rng.uniform(0.45, 1.0))
+        scale = like.theta_e * float(rng.uniform(0.6, 1.3))
         share = float(rng.uniform(0.1, 0.9))
         return Body(like.lensed_flux, share * bulge.flux, bulge, scale, young(s))
     m = magnitude(rng, s.prior.field_magnitude, 0.25)
@@ -209,6 +209,3 @@ def _paint_bar(s: Stage, body: Body, tilt: Tilt, length: float, turn: float) -> 
     radius, q, pa = projected(0.5 * length * body.scale, float(s.rng.uniform(0.2, 0.4)), turn, tilt.q, tilt.pa)
     flux = float(s.rng.uniform(0.15, 0.5)) * (body.bulge.flux + body.old)
     s.paint(Sersic(0.0, 0.0, radius, 0.6, q, pa, flux))
-
-
-__all__ = ["barred_spiral", "bulgeless_spiral", "knots", "passive", "ring", "ring_galaxy", "spiral", "spiral_arms"]

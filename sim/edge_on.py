@@ -62,12 +62,13 @@ def edge_on(s: Stage) -> Painted:
     """A lone edge-on galaxy: from a thin bulgeless needle to a lenticular, dusty or not, warped like a bow at times."""
     m = magnitude(s.rng, s.prior.field_magnitude, 0.25) + 0.5
     length = float(np.clip(s.rng.lognormal(np.log(0.9 * 10 ** (0.12 * (20 - m))), 0.35), 0.25, 3.0))
-    _paint_galaxy(s, (0.0, 0.0), m, length, s.angle(), s.photometry.star_forming(s.rng, None, float(s.rng.uniform(0.03, 0.5))))
+    colour = s.photometry.star_forming(s.rng, None, float(s.rng.uniform(0.03, 0.5)))
+    _paint_galaxy(s, (0.0, 0.0), m, length, s.angle(), colour)
     return Painted([], True)
 
 
 def tangential(s: Stage) -> Painted:
-    """An early type with one or two edge-on neighbours placed as arcs are: at their distance, brightness and direction."""
+    """An early type with one or two edge-on neighbours as far, as bright and lying as arcs do."""
     rng, p = s.rng, s.photometry
     like = likeness(s)
     s.paint(*like.lens.light)
@@ -94,7 +95,7 @@ def _paint_galaxy(
     disc = EdgeOn(
         *xy, length, length * float(rng.uniform(0.07, 0.25)), pa,
         (1 - in_bulge) * p.flux(i_magnitude, colour), np.clip(reddening / 1.086, 0, 8), float(rng.normal(0, 0.5)),
-        float(rng.normal(0, 0.12)) if warped else 0.0, float(rng.normal(0, 0.12)) if warped else 0.0,
+        float(rng.normal(0, 0.03)) if warped else 0.0, float(rng.normal(0, 0.03)) if warped else 0.0,
         float(rng.uniform(0.0, 1.5)),
     )  # fmt: skip
     paint_edge_on(s.canvas, s.grid, disc)
@@ -115,7 +116,7 @@ def _add(
     canvas: FloatArray, flux: FloatArray, depth: FloatArray, x0: float, y0: float, step: float, fine: int,
     cosine: float, sine: float, length: float, height: float, lane: float, warp_s: float, warp_u: float, flat: float,
 ) -> None:  # fmt: skip
-    """Sum of `fine` by `fine` points in each sample; x K1(x), the exponential disc edge-on, as exp(-x) sqrt(1 + pi x / 2)."""
+    """Sum of `fine` by `fine` points in each sample; x K1(x), a disc edge-on, as exp(-x) sqrt(1 + pi x / 2)."""
     dusty = depth.max() > 0.0
     for row in range(canvas.shape[1]):
         for column in range(canvas.shape[2]):

@@ -1,4 +1,4 @@
-"""What no galaxy does: saturated stars, ghosts, trails, bleeding and one-band streaks at the place of the object.
+"""What no galaxy does: saturated stars, ghosts, trails, bleeding and one-band streaks at the object.
 
 Light painted here passes through the PSF like any other; defects of single pixels are `sim/artefacts.py`.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from sim.interacting import strand
-from sim.population import magnitude
-from sim.stage import Painted, Points, Stage, likeness
+from sim.stage import Painted, Stage, likeness
 from sim.strokes import Disc, Layer, mesh, paint_disc, paint_spots
 from stages.records import FloatArray
 
 
 def saturated_star(s: Stage) -> Painted:
-    """A star far brighter than the detector holds, its glare and its bleeding column; alone or beside the object."""
+    """A star far brighter than the detector holds, with its glare; alone or beside the object."""
     rng = s.rng
     beside = s.chance(0.4)
     flux = s.photometry.flux(float(rng.uniform(10.5, 14.5)), s.photometry.star(rng))
@@ -24,9 +23,6 @@ def saturated_star(s: Stage) -> Painted:
     if beside:
         s.paint(likeness(s).core)
     _paint_glare(s, (x, y), float(rng.uniform(0.5, 2.5)), float(np.exp(rng.uniform(-6.5, -4.5))) * flux)
-    if s.chance(0.5):
-        reach = float(rng.uniform(1.0, 8.0))
-        _paint_column(s, x, y, reach, float(np.exp(rng.uniform(-6, -3.5))) * flux)
     return Painted([(x, y, flux)], beside)
 
 
@@ -41,10 +37,10 @@ def ghost(s: Stage) -> Painted:
     shift = radius * 0.4 * rng.normal(size=2)
     r, phi = mesh()
     soft = 0.05
-    shade = 1 / ((1 + np.exp((r - 1) / soft)) * (1 + np.exp((hole - r) / soft)))
+    shade = 1 / ((1 + np.exp(np.minimum((r - 1) / soft, 50))) * (1 + np.exp((hole - r) / soft)))
     shade = shade * np.ones_like(phi) * (1 - 0.15 * (np.cos(2 * phi) ** 60))  # the vanes' shadow
     tint = _one_sided(s, like.lensed_flux) if s.chance(0.5) else like.lensed_flux
-    layer = Layer(np.asarray(shade, np.float32), tint * float(rng.uniform(0.5, 1.5)))
+    layer = Layer(np.asarray(shade, np.float32), tint * float(rng.uniform(1.0, 4.0)))
     at = shift if has_galaxy else np.zeros(2)
     pa = s.angle()
     paint_disc(s.canvas, s.grid, Disc(float(at[0]), float(at[1]), radius, float(rng.uniform(0.85, 1.0)), pa, (layer,)))
@@ -86,15 +82,12 @@ def streak(s: Stage) -> Painted:
 
 
 def bleed(s: Stage) -> Painted:
-    """A column of charge from a bright star outside the frame, crossing beside a galaxy."""
+    """A galaxy in the column into which a star that the detector cannot hold bleeds (see `sim.artefacts.saturate`)."""
     rng = s.rng
     like = likeness(s)
     s.paint(like.core)
-    x = float(rng.choice([-1, 1])) * like.theta_e * float(rng.uniform(0.3, 2.0))
-    flux = s.photometry.flux(magnitude(rng, s.prior.field_magnitude) - 1.0, s.photometry.star(rng))
-    _paint_column(s, x, 0.0, 0.75 * s.grid.size * s.grid.step, _one_sided(s, flux) if s.chance(0.5) else flux)
-    points: Points = []
-    return Painted(points, True)
+    x, y = like.theta_e * float(rng.normal(0, 1.0)), float(rng.choice([-1, 1])) * float(rng.uniform(2.0, 6.0))
+    return Painted([(x, y, s.photometry.flux(float(rng.uniform(10.0, 13.0)), s.photometry.star(rng)))], True)
 
 
 def _one_sided(s: Stage, flux: FloatArray) -> FloatArray:
@@ -110,11 +103,3 @@ def _paint_glare(s: Stage, xy: tuple[float, float], sigma: float, flux: FloatArr
     wide = sigma * np.array([1.0, 2.0, 4.0])
     share = np.array([0.5, 0.3, 0.2])
     paint_spots(s.canvas, s.grid, np.full(3, xy[0]), np.full(3, xy[1]), wide, share[:, None] * flux)
-
-
-def _paint_column(s: Stage, x: float, y: float, reach: float, flux: FloatArray) -> None:
-    """A straight line along a column of the detector (up or across, by the survey's orientation)."""
-    t = np.linspace(-reach, reach, 40)
-    width = np.full(40, float(s.rng.uniform(0.3, 0.8)) * 2 * s.grid.step)
-    fade = np.clip((1 - np.abs(t) / reach) / 0.1, 0.05, 1)
-    strand(s, np.full(40, x), y + t, width, flux, fade)

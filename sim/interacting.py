@@ -17,7 +17,7 @@ _SPACING = 0.6  # spots along a strand lie this many of their sigmas apart
 
 
 def collisional_ring(s: Stage) -> Painted:
-    """A ring driven by a collision (Lynds & Toomre 1976): off its nucleus, knotty, brighter on one side, an intruder near."""
+    """A ring driven by a collision (Lynds & Toomre 1976): off its nucleus, knotty, lopsided, an intruder near."""
     rng = s.rng
     like = likeness(s)
     radius = like.theta_e * float(rng.uniform(0.8, 1.6))
@@ -57,10 +57,8 @@ def polar_ring(s: Stage) -> Painted:
     ring = np.exp(-0.5 * (np.log(r) / width) ** 2) * texture(rng, 0.4, 1.0, float(rng.uniform(0.2, 0.8)))
     radius = max(like.theta_e * float(rng.uniform(0.8, 1.6)), 0.8 * host.radius)
     turned = host.pa + np.pi / 2 + np.radians(12) * float(rng.normal())
-    disc = Disc(
-        0.0, 0.0, radius, float(rng.uniform(0.12, 0.6)), turned, (Layer(np.asarray(ring, np.float32), like.lensed_flux),)
-    )
-    paint_disc(s.canvas, s.grid, disc)
+    layer = Layer(np.asarray(ring, np.float32), like.lensed_flux)
+    paint_disc(s.canvas, s.grid, Disc(0.0, 0.0, radius, float(rng.uniform(0.12, 0.6)), turned, (layer,)))
     return Painted([], True)
 
 
@@ -73,21 +71,24 @@ def merger(s: Stage) -> Painted:
     z = float(rng.uniform(0.05, 0.6))
     main = replace(like.core, radius=0.6 * like.core.radius)
     if wet:
-        main = replace(main, index=1.3, flux=p.flux(m, p.star_forming(rng, None, z)), radius=float(np.clip(main.radius, 0.2, 1.5)))
+        radius = float(np.clip(main.radius, 0.2, 1.5))
+        main = replace(main, index=1.3, flux=p.flux(m, p.star_forming(rng, None, z)), radius=radius)
     nuclei = [main]
     for _ in range(1 if s.chance(0.8) else 2):
         distance, angle = main.radius * float(rng.uniform(0.4, 2.5)) + 0.3, s.angle()
         share = float(rng.uniform(0.15, 0.9))
-        nuclei.append(
-            replace(
-                main, x=distance * float(np.cos(angle)), y=distance * float(np.sin(angle)), flux=share * main.flux,
-                radius=main.radius * share**0.6, q=float(rng.uniform(0.5, 1.0)), pa=float(rng.uniform(0, np.pi)),
-            )  # fmt: skip
-        )
+        second = replace(
+            main, x=distance * float(np.cos(angle)), y=distance * float(np.sin(angle)), flux=share * main.flux,
+            radius=main.radius * share**0.6, q=float(rng.uniform(0.5, 1.0)), pa=float(rng.uniform(0, np.pi)),
+        )  # fmt: skip
+        nuclei.append(second)
     s.paint(*nuclei)
     pale = nuclei[-1]
-    envelope = replace(main, x=0.4 * pale.x, y=0.4 * pale.y, radius=2.0 * main.radius, index=1.0, q=float(rng.uniform(0.4, 0.9)))
-    s.paint(replace(envelope, flux=float(rng.uniform(0.1, 0.5)) * main.flux, pa=float(rng.uniform(0, np.pi))))
+    envelope = replace(
+        main, x=0.4 * pale.x, y=0.4 * pale.y, radius=2.0 * main.radius, index=1.0, q=float(rng.uniform(0.4, 0.9)),
+        pa=float(rng.uniform(0, np.pi)), flux=float(rng.uniform(0.1, 0.5)) * main.flux,
+    )  # fmt: skip
+    s.paint(envelope)
     if wet:
         _paint_clumps(s, main, p.flux(m + 1.2, young(s, z)))
     for _ in range(int(rng.integers(0, 3))):
@@ -114,7 +115,7 @@ def tidal_tails(s: Stage) -> Painted:
 
 
 def shells(s: Stage) -> Painted:
-    """An early type with shells of its own colour: sharp outer edges, on both sides of one axis in turn (Quinn 1984)."""
+    """An early type with shells of its colour: sharp outer edges, on the sides of one axis in turn (Quinn 1984)."""
     rng = s.rng
     like = likeness(s)
     host = like.core
@@ -126,7 +127,9 @@ def shells(s: Stage) -> Painted:
     for k in range(int(rng.integers(2, 6))):
         across = np.mod(phi - axis - np.pi * (k % 2) + np.pi, 2 * np.pi) - np.pi
         edge, thick = radius / scale, float(rng.uniform(0.12, 0.3))
-        bright = np.exp(-np.clip(edge - r, 0, None) / (thick * edge)) / (1 + np.exp((r - edge) / (0.02 * edge)))
+        bright = np.exp(-np.clip(edge - r, 0, None) / (thick * edge)) / (
+            1 + np.exp(np.minimum((r - edge) / (0.02 * edge), 50))
+        )
         out += float(rng.uniform(0.5, 1.0)) * edge**-1.5 * bright * np.exp(-0.5 * (across / opening) ** 4)
         radius *= float(rng.uniform(1.15, 1.6))
     share = float(rng.uniform(0.06, 0.25))
@@ -136,10 +139,8 @@ def shells(s: Stage) -> Painted:
     return Painted([], True)
 
 
-def strand(
-    s: Stage, x: FloatArray, y: FloatArray, sigma: FloatArray, flux: FloatArray, weight: FloatArray
-) -> None:
-    """Paint a soft line through points x, y (n,) in order, as spots of width sigma (n,), total flux (B,) shared by weight."""
+def strand(s: Stage, x: FloatArray, y: FloatArray, sigma: FloatArray, flux: FloatArray, weight: FloatArray) -> None:
+    """Paint a soft line through points x, y (n,) in order: spots of width sigma (n,) share flux (B,) by weight (n,)."""
     path = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     number = int(np.clip(path[-1] / (_SPACING * float(sigma.min()) + 1e-9), 8, 400))
     at = np.linspace(0, path[-1], number)

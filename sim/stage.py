@@ -16,7 +16,9 @@ Points = list[tuple[float, float, FloatArray]]
 
 _MOST_MAGNIFIED = 12.0  # an extended source is never magnified more than about this
 _FAINTEST = 0.2  # images magnified less are lost under the deflector
-_TRIES = 3  # the brightest of so many draws is taken: `Selection` keeps the lenses whose arcs can be seen
+_TRIES = 12
+_MIN_SNR = 25.0  # of all images together, were they points: about what `Selection` keeps of the lenses
+_MIN_SAMPLES = 4.0  # Einstein radius in samples of the fine grid, of which the FWHM has five or so
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +78,37 @@ class Likeness:
     @property
     def lensed_flux(self) -> FloatArray:
         """Flux (B,) of the extended images together."""
-        return np.asarray(self.source_flux * self.gain.sum())
-
-    @property
-    def source_flux(self) -> FloatArray:
-        """Flux (B,) of the extended source without lensing."""
-        return np.asarray(sum((c.flux for c in self.source.light), np.zeros_like(self.source.point_flux)))
+        return np.asarray(self.source.total_flux * self.gain.sum())
 
 
 def likeness(s: Stage, kind: str = "galaxy") -> Likeness:
-    """A lens drawn from the lenses' own priors, with the images of its source's centre."""
-    return max((_draw(s, kind) for _ in range(_TRIES)), key=lambda e: float((e.source_flux * e.gain.sum()).sum()))
+    """A lens drawn from the lenses' own priors, large and bright enough to be seen, with its source's images."""
+    best, highest = None, -1.0
+    for _ in range(_TRIES):
+        lens = deflector(s.rng, s.photometry, s.prior)
+        while lens.kind == "disc" or lens.mass.theta_e < _MIN_SAMPLES * s.grid.step:
+            lens = deflector(s.rng, s.photometry, s.prior)
+        drawn = source(s.rng, s.photometry, s.prior, lens, kind)
+        snr = _snr(s, drawn)
+        if best is not None and snr * _MOST_MAGNIFIED < max(_MIN_SNR, highest):
+            continue
+        found = _images(lens, drawn)
+        if snr * found.gain.sum() > highest:
+            best, highest = found, float(snr * found.gain.sum())
+        if highest > _MIN_SNR:
+            break
+    assert best is not None
+    return best
 
 
-def _draw(s: Stage, kind: str) -> Likeness:
-    lens = deflector(s.rng, s.photometry, s.prior)
-    drawn = source(s.rng, s.photometry, s.prior, lens, kind)
+def _snr(s: Stage, drawn: Source) -> float:
+    """Signal to noise of the unlensed source as a point in its best band."""
+    flux = drawn.point_flux if drawn.point_flux.any() else drawn.total_flux
+    noise = 0.2 * 10.0 ** (-0.4 * (s.photometry.depth - s.photometry.zero_point))  # depths are 5 sigma
+    return float((flux / noise).max())
+
+
+def _images(lens: Deflector, drawn: Source) -> Likeness:
     found = images.solve(lens.mass, drawn.x, drawn.y)
     gain = np.minimum(np.abs(found.magnification), _MOST_MAGNIFIED)
     order = np.argsort(-gain)

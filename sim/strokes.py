@@ -1,6 +1,6 @@
 """Brushes of the impostors: thin discs drawn on a log-polar mesh, and soft spots strung along curves.
 
-Both give the same light whatever the grid: a disc's pattern lives on a mesh of its own, finer than its own features, and is
+Both give the same light whatever the grid: a disc's pattern lives on a mesh of its own, finer than its features, and is
 sampled more densely where the grid is coarse; a spot is integrated over each sample.
 """
 
@@ -25,7 +25,7 @@ _SPOT_SIGMAS = 4.0
 
 @lru_cache(maxsize=1)
 def mesh() -> tuple[FloatArray, FloatArray]:
-    """Radius (RADII, 1) in scale lengths, equally spaced in its logarithm, and azimuth (1, ANGLES) in the disc's plane."""
+    """Radius (RADII, 1) in scale lengths, equally spaced in its logarithm, and azimuth (1, ANGLES) in the plane."""
     radius = np.exp(np.linspace(log(_INNER), log(_OUTER), RADII, dtype=np.float32))[:, None]
     azimuth = np.arange(ANGLES, dtype=np.float32)[None, :] * np.float32(2 * pi / ANGLES)
     radius.setflags(write=False)
@@ -83,18 +83,34 @@ def paint_disc(canvas: FloatArray, grid: Grid, disc: Disc) -> None:
     origin = -(grid.size - 1) / 2 * grid.step
     _add_disc(
         canvas[:, rows, columns], np.concatenate([tables, tables[:, :, :1]], axis=2), flux,
-        (origin + columns.start * grid.step - disc.x) / disc.scale, (origin + rows.start * grid.step - disc.y) / disc.scale,
+        (origin + columns.start * grid.step - disc.x) / disc.scale,
+        (origin + rows.start * grid.step - disc.y) / disc.scale,
         grid.step / disc.scale, fine, cos(disc.pa), sin(disc.pa), disc.q, disc.bend,
     )  # fmt: skip
 
 
-def paint_spots(canvas: FloatArray, grid: Grid, x: FloatArray, y: FloatArray, sigma: FloatArray, flux: FloatArray) -> None:
+def paint_spots(
+    canvas: FloatArray, grid: Grid, x: FloatArray, y: FloatArray, sigma: FloatArray, flux: FloatArray
+) -> None:
     """Add round Gaussians at x, y with widths sigma (n,) in arcsec and fluxes (n, B), integrated over each sample."""
     half = (grid.size - 1) / 2
     _add_spots(
         canvas, np.asarray(x, np.float64) / grid.step + half, np.asarray(y, np.float64) / grid.step + half,
         np.maximum(np.asarray(sigma, np.float64) / grid.step, 0.05), np.asarray(flux, np.float32),
     )  # fmt: skip
+
+
+@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+def superposed(cos_u: FloatArray, sin_u: FloatArray, cos_v: FloatArray, sin_v: FloatArray) -> FloatArray:
+    """Sum over waves k of cos(u[i, k] - v[j, k]), as (i, j); a plain loop, since BLAS threads fight the workers."""
+    out = np.zeros((cos_u.shape[0], cos_v.shape[0]), np.float32)
+    cos_t, sin_t = cos_v.T.copy(), sin_v.T.copy()
+    for i in range(out.shape[0]):
+        for k in range(cos_u.shape[1]):
+            c, s = cos_u[i, k], sin_u[i, k]
+            for j in range(out.shape[1]):
+                out[i, j] += c * cos_t[k, j] + s * sin_t[k, j]
+    return out
 
 
 def _per_square_scale(brightness: FloatArray) -> FloatArray:
@@ -144,8 +160,8 @@ def _add_spots(canvas: FloatArray, x: FloatArray, y: FloatArray, sigma: FloatArr
     size = canvas.shape[1]
     for k in range(len(x)):
         half = _SPOT_SIGMAS * sigma[k] + 1.0
-        left, right = max(int(ceil(x[k] - half)), 0), min(int(x[k] + half), size - 1)
-        low, high = max(int(ceil(y[k] - half)), 0), min(int(y[k] + half), size - 1)
+        left, right = max(ceil(x[k] - half), 0), min(int(x[k] + half), size - 1)
+        low, high = max(ceil(y[k] - half), 0), min(int(y[k] + half), size - 1)
         if left > right or low > high:
             continue
         scale = 1.0 / (sqrt(2.0) * sigma[k])
