@@ -124,7 +124,8 @@ def _placed(
     found = caustics(lens.mass)
     margin = prior.source_reach_radii * radius if kind == "galaxy" else np.zeros_like(radius)
     reach = found.reach + float(margin.max())
-    places, weights, valid = np.zeros((2, len(host))), np.ones(len(host)), np.ones(len(host), bool)
+    places, valid = np.zeros((2, len(host))), np.ones(len(host), bool)
+    weights: FloatArray = np.ones(len(host))
     for _ in range(_TRIES):  # until a candidate is multiply imaged and in a stratum that is wanted
         places = rng.uniform(-reach, reach, (2, len(host)))
         member, valid = _regions(found, places, margin)
@@ -132,9 +133,11 @@ def _placed(
             member |= {"faint_source": host > faint - 1.0, "bright_source": host < depth_i - 2.0}
             member |= {"compact_source": radius < 0.15}
         boosts = prior.weights(member)
-        weights = np.ones(len(host)) if boosts is None else boosts
+        weights = np.asarray(np.ones(len(host)) if boosts is None else boosts)
         if (weights * valid).any():
             break
+    if not valid.any():
+        return 0.0, 0.0, 0, 1.0
     chosen, boost = choose(rng, weights[valid])
     k = int(np.flatnonzero(valid)[chosen])
     return float(places[0, k]), float(places[1, k]), k, boost
