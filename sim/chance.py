@@ -29,13 +29,13 @@ def chance_points(s: Stage) -> Painted:
     number = int(rng.choice([2, 3, 4], p=[0.4, 0.3, 0.3]))
     shared = _colour(s) if s.chance(0.5) else None
     kept = s.chance(1 / 3)
-    brightest = -2.5 * float(np.log10(max(like.gain[0], 1.0))) + magnitude(rng, s.prior.quasar_magnitude, 0.25)
+    bright = like.source.i_magnitude - 2.5 * np.log10(like.gain)
     points: Points = []
     for k in range(number):
         colour = _colour(s) if shared is None else shared + 0.03 * rng.normal(size=len(shared))
-        fainter = 0.0 if k == 0 else float(abs(rng.normal(0, 1.0)))
+        m = float(bright[min(k, len(bright) - 1)] + rng.normal(0, 0.5))
         x, y = _apart(s, points, like.theta_e, like.angle[k] if kept and 0 < k < len(like.angle) else None)
-        points.append((x, y, s.photometry.flux(brightest + fainter, colour)))
+        points.append((x, y, s.photometry.flux(m, colour)))
     return Painted(points, has_galaxy)
 
 
@@ -74,7 +74,7 @@ def quasar(s: Stage) -> Painted:
     """A lone quasar in its host."""
     rng = s.rng
     like = likeness(s, "quasar")
-    m = magnitude(rng, s.prior.quasar_magnitude, 0.25) - 1.0
+    m = like.source.i_magnitude - 2.5 * float(np.log10(like.gain[0]))
     radius = float(rng.uniform(0.2, 0.8))
     s.paint(*blue_galaxy(rng, s.photometry, m + float(rng.uniform(0.5, 3)), (0.0, 0.0), radius, like.source.z))
     return Painted([(0.0, 0.0, s.photometry.flux(m, s.photometry.quasar(rng, like.source.z)))], True)

@@ -163,8 +163,9 @@ def _young_profile(rng: np.random.Generator, inner: float) -> FloatArray:
 def _body(s: Stage) -> Body:
     rng, p = s.rng, s.photometry
     if s.chance(0.5):
-        like = likeness(s)
+        like = likeness(s, resolved=True)
         bulge = replace(like.core, radius=like.core.radius * float(rng.uniform(0.4, 1.0)))
+        bulge = replace(bulge, flux=float(rng.uniform(0.25, 1.0)) * bulge.flux)
         scale = like.theta_e * float(rng.uniform(0.6, 1.3))
         share = float(rng.uniform(0.1, 0.9))
         return Body(like.lensed_flux, share * bulge.flux, bulge, scale, young(s))

@@ -17,7 +17,7 @@ def saturated_star(s: Stage) -> Painted:
     """A star far brighter than the detector holds, with its glare; alone or beside the object."""
     rng = s.rng
     beside = s.chance(0.4)
-    flux = s.photometry.flux(float(rng.uniform(10.5, 14.5)), s.photometry.star(rng))
+    flux = s.photometry.flux(float(rng.uniform(12.0, 16.5)), s.photometry.star(rng))
     r, angle = float(rng.uniform(2.0, 5.0)) if beside else 0.0, s.angle()
     x, y = r * float(np.cos(angle)), r * float(np.sin(angle))
     if beside:
@@ -86,8 +86,8 @@ def bleed(s: Stage) -> Painted:
     rng = s.rng
     like = likeness(s)
     s.paint(like.core)
-    x, y = like.theta_e * float(rng.normal(0, 1.0)), float(rng.choice([-1, 1])) * float(rng.uniform(2.0, 6.0))
-    return Painted([(x, y, s.photometry.flux(float(rng.uniform(10.0, 13.0)), s.photometry.star(rng)))], True)
+    x, y = like.theta_e * float(rng.normal(0, 1.0)), float(rng.choice([-1, 1])) * float(rng.uniform(2.5, 7.0))
+    return Painted([(x, y, s.photometry.flux(float(rng.uniform(12.0, 15.0)), s.photometry.star(rng)))], True)
 
 
 def _one_sided(s: Stage, flux: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ _SPACING = 0.6  # spots along a strand lie this many of their sigmas apart
 def collisional_ring(s: Stage) -> Painted:
     """A ring driven by a collision (Lynds & Toomre 1976): off its nucleus, knotty, lopsided, an intruder near."""
     rng = s.rng
-    like = likeness(s)
+    like = likeness(s, resolved=True)
     radius = like.theta_e * float(rng.uniform(0.8, 1.6))
     q, pa, side = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0, np.pi)), s.angle()
     offset = radius * float(rng.uniform(0.05, 0.45))
@@ -39,7 +39,8 @@ def collisional_ring(s: Stage) -> Painted:
     )  # fmt: skip
     paint_disc(s.canvas, s.grid, disc)
     knots(s, disc, ring, in_knots * like.lensed_flux, int(rng.integers(6, 40)))
-    s.paint(replace(like.core, radius=like.core.radius * float(rng.uniform(0.4, 0.9))))
+    nucleus = float(rng.uniform(0.2, 1.0)) * like.core.flux
+    s.paint(replace(like.core, radius=like.core.radius * float(rng.uniform(0.3, 0.8)), flux=nucleus))
     if s.chance(0.75):
         _paint_intruder(s, like, radius)
     return Painted([], True)
@@ -48,9 +49,9 @@ def collisional_ring(s: Stage) -> Painted:
 def polar_ring(s: Stage) -> Painted:
     """A lenticular, nearly edge-on, with a ring of blue stars over its poles (Whitmore et al. 1990)."""
     rng = s.rng
-    like = likeness(s)
+    like = likeness(s, resolved=True)
     q = float(rng.uniform(0.25, 0.6))
-    host = replace(like.core, q=q, index=float(rng.uniform(1.2, 3.5)))
+    host = replace(like.core, q=q, index=float(rng.uniform(1.2, 3.5)), radius=0.7 * like.core.radius)
     s.paint(host)
     r, _ = mesh()
     width = float(rng.uniform(0.08, 0.3))
@@ -99,7 +100,7 @@ def merger(s: Stage) -> Painted:
 def tidal_tails(s: Stage) -> Painted:
     """A galaxy with one or two long curved tails or a stream, blue or of its own colour, like thin arcs around it."""
     rng = s.rng
-    like = likeness(s)
+    like = likeness(s, resolved=True)
     disc_like = s.chance(0.5)
     core = replace(like.core, index=1.5, q=float(rng.uniform(0.4, 0.9))) if disc_like else like.core
     s.paint(core)
@@ -117,7 +118,7 @@ def tidal_tails(s: Stage) -> Painted:
 def shells(s: Stage) -> Painted:
     """An early type with shells of its colour: sharp outer edges, on the sides of one axis in turn (Quinn 1984)."""
     rng = s.rng
-    like = likeness(s)
+    like = likeness(s, resolved=True)
     host = like.core
     s.paint(host)
     r, phi = mesh()
@@ -127,12 +128,11 @@ def shells(s: Stage) -> Painted:
     for k in range(int(rng.integers(2, 6))):
         across = np.mod(phi - axis - np.pi * (k % 2) + np.pi, 2 * np.pi) - np.pi
         edge, thick = radius / scale, float(rng.uniform(0.12, 0.3))
-        bright = np.exp(-np.clip(edge - r, 0, None) / (thick * edge)) / (
-            1 + np.exp(np.minimum((r - edge) / (0.02 * edge), 50))
-        )
+        beyond = np.exp(np.minimum((r - edge) / (0.02 * edge), 50))
+        bright = np.exp(-np.clip(edge - r, 0, None) / (thick * edge)) / (1 + beyond)
         out += float(rng.uniform(0.5, 1.0)) * edge**-1.5 * bright * np.exp(-0.5 * (across / opening) ** 4)
         radius *= float(rng.uniform(1.15, 1.6))
-    share = float(rng.uniform(0.06, 0.25))
+    share = float(rng.uniform(0.1, 0.45))
     colour = share * host.flux
     q, pa = float(rng.uniform(0.75, 1.0)), host.pa + 0.1 * float(rng.normal())
     paint_disc(s.canvas, s.grid, Disc(0.0, 0.0, scale, q, pa, (Layer(np.asarray(out, np.float32), colour),)))

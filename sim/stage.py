@@ -19,6 +19,7 @@ _FAINTEST = 0.2  # images magnified less are lost under the deflector
 _TRIES = 12
 _MIN_SNR = 25.0  # of all images together, were they points: about what `Selection` keeps of the lenses
 _MIN_SAMPLES = 4.0  # Einstein radius in samples of the fine grid, of which the FWHM has five or so
+_RESOLVED = 2.5  # both this much larger where the shape is what fools
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,24 +82,34 @@ class Likeness:
         return np.asarray(self.source.total_flux * self.gain.sum())
 
 
-def likeness(s: Stage, kind: str = "galaxy") -> Likeness:
-    """A lens drawn from the lenses' own priors, large and bright enough to be seen, with its source's images."""
-    best, highest = None, -1.0
+def likeness(s: Stage, kind: str = "galaxy", resolved: bool = False) -> Likeness:
+    """A lens drawn from the lenses' own priors, large and bright enough to be seen, with its source's images.
+
+    kind : of the source; resolved : large and bright enough for its arcs to be told from a blur.
+    """
+    best, highest, more = None, -1.0, _RESOLVED if resolved else 1.0
     for _ in range(_TRIES):
-        lens = deflector(s.rng, s.photometry, s.prior)
-        while lens.kind == "disc" or lens.mass.theta_e < _MIN_SAMPLES * s.grid.step:
-            lens = deflector(s.rng, s.photometry, s.prior)
+        lens = _early_deflector(s, more * _MIN_SAMPLES * s.grid.step)
         drawn = source(s.rng, s.photometry, s.prior, lens, kind)
         snr = _snr(s, drawn)
-        if best is not None and snr * _MOST_MAGNIFIED < max(_MIN_SNR, highest):
+        if best is not None and snr * _MOST_MAGNIFIED < max(more * _MIN_SNR, highest):
             continue
         found = _images(lens, drawn)
         if snr * found.gain.sum() > highest:
             best, highest = found, float(snr * found.gain.sum())
-        if highest > _MIN_SNR:
+        if highest > more * _MIN_SNR:
             break
     assert best is not None
     return best
+
+
+def _early_deflector(s: Stage, theta_e_arcsec: float) -> Deflector:
+    """A deflector that is no disc, of this Einstein radius or more where the priors have any such."""
+    for _ in range(4 * _TRIES):
+        lens = deflector(s.rng, s.photometry, s.prior)
+        if lens.kind != "disc" and lens.mass.theta_e >= theta_e_arcsec:
+            break
+    return lens
 
 
 def _snr(s: Stage, drawn: Source) -> float:
