@@ -68,7 +68,7 @@ def combine(
     noise = noise_values(found, images, bands, rng)
     if not noise:
         raise MatchError(
-            "no image has enough sky to measure noise. Give larger cutouts (32 pixels or more beyond the objects)."
+            "no image has enough sky to measure noise. Give larger cutouts (32 pixels beyond the objects)."
         )
     bands = tuple(b for b in bands if b in noise)
     picture = images[0].picture
@@ -117,14 +117,20 @@ def _alike(images: Sequence[ImageStats], found: Findings) -> tuple[list[ImageSta
             f"{len(pictures)} pictures beside FITS images are left out. Give --pair to fit their stretch."
         )
     kept = flux or pictures
+    stated = [s for s in kept if "assumed_pixel_scale" not in s.reasons]
+    if stated and len(stated) < len(kept):
+        found.notes.append(
+            f"{len(kept) - len(stated)} images without pixel scale are left out. Put PIXSCALE into their headers."
+        )
+        kept = stated
     scale = float(np.median([s.pixel_scale_arcsec for s in kept]))
     alike = [s for s in kept if abs(s.pixel_scale_arcsec / scale - 1) < 0.05]
     if len(alike) < len(kept):
         if not alike:
             alike = [s for s in kept if s.pixel_scale_arcsec == kept[0].pixel_scale_arcsec]
         found.notes.append(
-            f"{len(kept) - len(alike)} images have other pixels than {alike[0].pixel_scale_arcsec:.4g} arcsec and are left "
-            "out. Match each survey by itself."
+            f"{len(kept) - len(alike)} images have other pixels than {alike[0].pixel_scale_arcsec:.4g} arcsec and "
+            "are left out. Match each survey by itself."
         )
     count: dict[str, int] = {}
     for s in alike:
@@ -181,7 +187,7 @@ def _psf(
         psf_from_stars(found, images, bands, sample, shift_pix, rng)
     else:
         found.notes.append(
-            f"psf: no stars found among {len(sample.log_fwhm)} compact objects. Give more or larger cutouts to measure it."
+            f"psf: no stars found among {len(sample.log_fwhm)} compact objects. Give more or larger cutouts."
         )
         sample.locus.chance[:] = 0
     have = found.values.setdefault("psf_fwhm_arcsec", {})
@@ -223,7 +229,8 @@ def _zero_points(found: Findings, bands: Sequence[str], base: SurveyFacts | None
             if base is not None and band in base.zero_point:
                 away = have[band].value - base.zero_point[band]
                 found.notes.append(
-                    f"zero_point.{band}: not in the headers; {have[band].how} give {have[band].value:.2f}, {base.name} has "
+                    f"zero_point.{band}: not in the headers; {have[band].how} give {have[band].value:.2f}, "
+                    f"{base.name} has "
                     f"{base.zero_point[band]:.2f} ({away:+.2f}), which is taken. Put MAGZP into the headers to be sure."
                 )
                 found.put("zero_point_by_counts", band, have[band])
@@ -241,7 +248,8 @@ def _zero_points(found: Findings, bands: Sequence[str], base: SurveyFacts | None
         else:
             have[band] = Value(_ASSUMED_ZERO_POINT, _ASSUMED_ERROR * 5, 0, "assumed: magnitudes are arbitrary")
             found.notes.append(
-                f"zero_point.{band}: not in the headers and too few galaxies to count; {_ASSUMED_ZERO_POINT:g} is assumed, "
+                f"zero_point.{band}: not in the headers and too few galaxies to count; "
+                f"{_ASSUMED_ZERO_POINT:g} is assumed, "
                 "magnitudes mean nothing. Put MAGZP into the headers or give --survey."
             )
 
@@ -249,7 +257,10 @@ def _zero_points(found: Findings, bands: Sequence[str], base: SurveyFacts | None
 def _scale_source(images: Sequence[ImageStats], base: SurveyFacts | None) -> str:
     if any("assumed_pixel_scale" in s.reasons for s in images):
         return "assumed"
-    return "the survey's facts" if images[0].picture else "WCS or header"
+    if images[0].picture:
+        return "the survey's facts"
+    same = base is not None and all(s.pixel_scale_arcsec == base.pixel_scale_arcsec for s in images)
+    return "WCS or header, else the survey's facts" if same else "WCS or header"
 
 
 def _facts(
@@ -335,14 +346,14 @@ def _say_stretch(found: Findings, picture: bool, known: bool, pair: StretchFit |
             found.put("stretch_scale", band, Value(scale, float(error), n, how))
         found.put("stretch_alpha", "all", Value(pair.stretch.alpha, float(pair.errors[3]), n, how))
         found.put("stretch_q", "all", Value(pair.stretch.q, float(pair.errors[4]), n, how))
-        found.put("stretch_misfit_levels", "all", Value(pair.misfit, float("nan"), n, f"{how}; picture lies {pair.flip}, levels "
-                  f"{'cut off' if pair.truncated else 'rounded'}"))  # fmt: skip
+        found.put("stretch_misfit_levels", "all", Value(pair.misfit, float("nan"), n, f"{how}; picture lies {pair.flip}, "
+                  f"levels {'cut off' if pair.truncated else 'rounded'}"))  # fmt: skip
         if pair.misfit > 2:
             found.notes.append(
                 f"stretch: fits only to {pair.misfit:.1f} of 255 levels: not a Lupton stretch. Check --pair."
             )
     elif picture:
-        taken = "the survey's" if known else "none"
+        taken = "the survey's" if known else "CFHTLS's (assumed)"
         found.notes.append(
             f"stretch: cannot be known from pictures alone; {taken} is taken, and all fluxes rest on it. "
             "Give --pair FITS_R FITS_G FITS_B PICTURE of one field to fit it."

@@ -44,7 +44,10 @@ class Said:
 def said(entry: Entry, bands: tuple[str, ...], pixel_scale_arcsec: float) -> Said:
     """Read the headers of an entry's images; files that are not FITS say nothing."""
     found = Said()
-    zero, gain, full, telescope = {}, {}, {}, ""
+    zero: dict[str, tuple[float, str]] = {}
+    gain: dict[str, tuple[float, str]] = {}
+    full: dict[str, tuple[float, str]] = {}
+    telescope = ""
     for (band, role), paths in entry.files:
         if role not in ("", "image") or not paths[0].name.lower().endswith((".fits", ".fit", ".fts", ".gz", ".fz")):
             continue

@@ -106,6 +106,8 @@ def measure(piece: Field, entry: Entry, facts: SurveyFacts | None, rng: np.rando
     objects, profiles, rings = _objects(flux, valid, full, bands, noise, piece)
     kernels = {band: piece.psf[order[k]] for k, band in enumerate(bands)} if piece.psf.size else {}
     fwhm = {b: float(piece.psf_fwhm_arcsec[order[k]]) for k, b in enumerate(bands)}
+    if facts is not None:  # what the reader filled in is not measured
+        fwhm = {b: v if v != facts.psf_fwhm_arcsec.get(b) else float("nan") for b, v in fwhm.items()}
     area = valid.any(axis=0).sum() * (piece.pixel_scale_arcsec / 60) ** 2
     quiet = _quiet(piece, facts, sky) if picture else None
     return ImageStats(
@@ -166,7 +168,7 @@ def _objects(
 
 
 def _profiles(
-    table: pd.DataFrame, found: np.ndarray, planes: dict[int, FloatArray], valid: BoolArray, full: BoolArray,  # type: ignore[type-arg]
+    table: pd.DataFrame, found: np.ndarray, planes: dict[int, FloatArray], valid: BoolArray, full: BoolArray,
     bands: tuple[str, ...], noise: dict[str, BandNoise], piece: Field,
     profiles: dict[str, list[MoffatFit | None]], rings: dict[str, list[FloatArray | None]],
 ) -> None:  # fmt: skip
@@ -223,7 +225,7 @@ def _quiet(piece: Field, facts: SurveyFacts | None, sky: BoolArray) -> FloatArra
     return None if shown is None or sky.sum() < 500 else quiet_statistics(shown, sky)
 
 
-def _shown(piece: Field, facts: SurveyFacts | None) -> np.ndarray | None:  # type: ignore[type-arg]
+def _shown(piece: Field, facts: SurveyFacts | None) -> np.ndarray | None:
     if len(piece.bands) != 3 or facts is None or facts.stretch is None:
         return None
     return to_composite(piece.flux, facts.stretch)

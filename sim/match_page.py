@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sim.match_facts import Match
 from sim.match_noise import HISTOGRAM, LAGS
 from sim.match_psf import PROFILE_RADII
-from sim.match_stretch import quiet_names
+from sim.match_stretch import QUIET_NAMES
 from stages.records import FloatArray
 
 _COLOURS = ("#5b4ba8", "#2a7fb8", "#2c9c69", "#c9a227", "#d1603d", "#8c2d3f", "#555555", "#999999")
@@ -219,6 +219,6 @@ def _stretch(axis: Any, match: Match) -> bool:
     for k, colour in enumerate(("#c0392b", "#2c9c69", "#2a7fb8")):
         axis.plot(np.arange(9) - 0.1 + 0.1 * k, seen[k], "o", ms=4, color=colour)
         axis.plot(np.arange(9) - 0.1 + 0.1 * k, match.quiet.predicted[k], "_", ms=12, color=colour)
-    axis.set_xticks(range(9), quiet_names())
+    axis.set_xticks(range(9), QUIET_NAMES)
     axis.set(yscale="symlog", title="quiet pixels of the composite: o seen, - fit")
     return True

@@ -21,6 +21,7 @@ MIN_STARS = 5
 _STAR_P = 0.6
 _MIN_GAIN = 6.0  # of log likelihood by two parameters more: by chance in 1 of 400
 _QUANTILES = 64
+_OWN_RMS = (-2.3, -1.2)  # log of the rms of log10(galaxies' own size): 0.1 to 0.3 dex (Shen et al. 2003 find 0.13-0.2)
 _NARROW, _WIDE = 0.006, 0.09  # least and greatest rms of log10(FWHM) of the stars
 _FLOOR = 0.008  # least error of a log10(FWHM): undersampling, blends too faint to see
 PROFILE_RADII = np.linspace(0, 4, 25)  # in units of the FWHM
@@ -123,23 +124,24 @@ def star_locus(log_fwhm: FloatArray, error: FloatArray) -> Locus:
     if len(log_fwhm) < MIN_STARS:
         return Locus(float("nan"), float("nan"), 0.0, np.zeros(len(log_fwhm)), 0.0)
     best, value = None, np.inf
-    for at in np.quantile(log_fwhm, (0.02, 0.1, 0.2, 0.35, 0.5)):
-        for share in (0.2, 0.7):
-            start = np.array([at, 0.0, np.log(share / (1 - share)), at - 0.1, -1.5])
+    for at in np.quantile(log_fwhm, (0.02, 0.1, 0.3)):
+        for scatter in (-2.0, 0.0):
+            start = np.array([at, scatter, -0.8, at - 0.1, -1.5])
             found = minimize(
                 lambda p: -_likelihood(p, log_fwhm, error)[0], start, method="Nelder-Mead",
                 options={"maxiter": 700, "xatol": 1e-3, "fatol": 1e-2},
             )  # fmt: skip
             if found.fun < value:
                 best, value = found.x, found.fun
-    assert best is not None  # ten starts
+    assert best is not None  # six starts
     total, chance = _likelihood(best, log_fwhm, error)
     alone = max(
         -minimize(
-            lambda p: -_likelihood(np.array([p[0], 0.0, -30.0, p[1], p[2]]), log_fwhm, error)[0],
-            np.array([at, at - 0.1, -1.5]), method="Nelder-Mead", options={"maxiter": 500, "fatol": 1e-2},
+            lambda p: -_likelihood(np.array([p[0], p[3], -30.0, p[1], p[2]]), log_fwhm, error)[0],
+            np.array([at, at - 0.1, -1.5, scatter]), method="Nelder-Mead", options={"maxiter": 700, "fatol": 1e-2},
         ).fun
         for at in np.quantile(log_fwhm, (0.02, 0.2))
+        for scatter in (-2.0, 0.0)
     )  # fmt: skip
     return Locus(float(best[0]), _scatter(best[1]), float(expit(best[2])), chance, float(total - alone))
 
@@ -156,7 +158,7 @@ def _likelihood(p: FloatArray, x: FloatArray, error: FloatArray) -> tuple[float,
     """
     width = np.hypot(_scatter(p[1]), error)
     star = -0.5 * ((x - p[0]) / width) ** 2 - np.log(width)
-    own = p[3] + np.exp(np.clip(p[4], -2.5, 0.0)) * ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    own = p[3] + np.exp(np.clip(p[4], *_OWN_RMS)) * ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
     seen = 0.5 * np.log10(10 ** (2 * np.clip(p[0], -2, 3)) + 10 ** (2 * np.clip(own, -3, 3)))
     galaxy = logsumexp(-0.5 * ((x[:, None] - seen) / width[:, None]) ** 2, axis=1) - np.log(_QUANTILES * width)
     f = np.clip(expit(p[2]), 1e-12, 1 - 1e-6)

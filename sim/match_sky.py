@@ -58,7 +58,7 @@ def _to_i(band: str) -> float:
 
 
 def zero_points_by_counts(found: Findings, objects: FieldObjects, bands: Sequence[str]) -> None:
-    """Zero points that no header gave: the main band's so that the field's galaxies are as many as elsewhere on the sky.
+    """Zero points that no header gave: the main band's so that galaxies are as many as elsewhere on the sky.
 
     The other bands' so that the galaxies have their usual colours to it.
     """

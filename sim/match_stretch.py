@@ -24,7 +24,7 @@ from stages.stretch import to_composite
 from stages.survey import Stretch
 
 _TURNS = {"none": (0, False), "upside down": (0, True), "mirrored": (2, True), "half a turn": (2, False)}
-_QUIET_NAMES = ("mean", "rms", "zeros", "skewness", "x1", "y1", "xy1", "x2", "y2")
+QUIET_NAMES = ("mean", "rms", "zeros", "skewness", "x1", "y1", "xy1", "x2", "y2")
 _WEIGHTS = np.array([0.1, 0.05, 0.01, 0.05, 0.01, 0.01, 0.01, 0.02, 0.02])  # what a difference in each may be
 _SIDE = 224
 
@@ -35,10 +35,10 @@ class StretchError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class StretchFit:
-    """A stretch with the errors of (scale_r, scale_g, scale_b, alpha, q), the misfit in 8-bit levels, and samples.
+    """A stretch, the errors of (scale_r, scale_g, scale_b, alpha, q), the misfit in 8-bit levels, and samples.
 
-    0.25 is what whole levels alone make. flip : how the picture lies on the FITS images; truncated : its levels were cut
-    off, not rounded; samples : (n, 3, 2) predicted and shown levels, red first.
+    0.25 is what whole levels alone make. flip : how the picture lies on the FITS images; truncated : its levels were
+    cut off, not rounded; samples : (n, 3, 2) predicted and shown levels, red first.
     """
 
     stretch: Stretch
@@ -196,7 +196,9 @@ def fit_quiet(statistics: FloatArray, stretch: Stretch, seed: int, near: QuietFi
     best = min(
         (
             least_squares(
-                lambda p: ((model(p) - statistics) / _WEIGHTS).ravel(), np.clip(start, np.add(low, 0.01), np.subtract(high, 0.01)),
+                lambda p: ((model(p) - statistics) / _WEIGHTS).ravel(),
+                np.clip(start, np.add(low, 0.01), np.subtract(high, 0.01)),
+               
                 bounds=(low, high), diff_step=0.03, x_scale=[0.1, 0.1, 0.1, 0.1, 0.1, 0.1], max_nfev=25,
             )
             for start in starts

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.match_header import plausible
 from sim.match_image import ImageStats, kernel_fit
@@ -15,6 +16,7 @@ from sim.match_psf import Locus, MoffatFit, star_locus
 from stages.records import FloatArray
 
 _BOOTSTRAPS = 200
+_PICTURE_SNR = 80.0  # a composite's sky is clipped: its noise is more than it seems
 _GOOD_SNR, _GOOD_MISFIT, _GOOD_ELLIPTICITY = 15.0, 0.05, 0.25
 
 
@@ -91,15 +93,17 @@ class StarSample:
 def stars_of(images: Sequence[ImageStats], bands: Sequence[str]) -> StarSample:
     """Find the stars among all images' compact objects, in the band with most good profiles (the reddest of equals)."""
     good = {b: sum(_good(f) for s in images for f in s.profiles.get(b, ())) for b in bands}
-    band = max(bands, key=lambda b: (good[b], bands.index(b)))
+    band = bands[max(range(len(bands)), key=lambda k: (good[bands[k]], k))]
     rows = [
         (i, j, np.log10(f.fwhm * s.pixel_scale_arcsec), f.fwhm_error / f.fwhm / np.log(10), f.snr)
         for i, s in enumerate(images)
         for j, f in enumerate(s.profiles.get(band, ()))
-        if f is not None and _good(f)
+        if f is not None and _good(f) and (not s.picture or f.snr > _PICTURE_SNR)
     ]
     table = np.array(rows, float).reshape(-1, 5)
-    return StarSample(band, *table.T, star_locus(table[:, 2], table[:, 3]))
+    return StarSample(
+        band, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], star_locus(table[:, 2], table[:, 3])
+    )
 
 
 def _good(f: MoffatFit | None) -> bool:
@@ -113,7 +117,7 @@ def psf_from_stars(
     """FWHM, its scatter, Moffat index and ellipticity by band from the stars of a sample."""
     chosen = np.flatnonzero(sample.locus.stars)
     index = [(int(sample.image[k]), int(sample.number[k])) for k in chosen]
-    smear = 5.545 * 0.5 * sum(d * (1 - d) for d in shift_pix)  # FWHM^2 in pixels^2 that interpolation added
+    smear = 2.77 * float(sum(d * (1 - d) for d in shift_pix))  # FWHM^2 in pixels^2 that interpolation added
     for band in bands:
         fits = [(i, f) for i, j in index if j < len(images[i].profiles.get(band, ()))
                 and _good(f := images[i].profiles[band][j]) and f is not None]  # fmt: skip
@@ -178,7 +182,7 @@ def noise_values(
         found.put("sky_residual", band, over_images([n.residual for n in seen], "mesh of the sky", rng))
         weights, values = np.array([n.pairs for n in seen]), np.array([n.correlation for n in seen])
 
-        def mean(pick: FloatArray, w: FloatArray = weights, v: FloatArray = values) -> FloatArray:
+        def mean(pick: npt.NDArray[np.intp], w: FloatArray = weights, v: FloatArray = values) -> FloatArray:
             return np.asarray((w[pick] * v[pick]).sum(axis=0) / w[pick].sum(axis=0))
 
         centre = mean(np.arange(len(seen)))
