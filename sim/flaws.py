@@ -29,18 +29,19 @@ def saturated_star(s: Stage) -> Painted:
 def ghost(s: Stage) -> Painted:
     """A ghost ring: the out-of-focus pupil of a bright star, off-centre, over an early type or by itself."""
     rng = s.rng
-    like = likeness(s)
+    like = likeness(s, resolved=True)
     has_galaxy = s.chance(0.7)
     if has_galaxy:
         s.paint(like.core)
-    radius, hole = like.theta_e * float(rng.uniform(0.8, 2.0)), float(rng.uniform(0.2, 0.85))
+    size, hole = float(rng.uniform(0.8, 2.5)), float(rng.uniform(0.2, 0.85))
+    radius = like.theta_e * size
     shift = radius * 0.4 * rng.normal(size=2)
     r, phi = mesh()
     soft = 0.05
     shade = 1 / ((1 + np.exp(np.minimum((r - 1) / soft, 50))) * (1 + np.exp((hole - r) / soft)))
     shade = shade * np.ones_like(phi) * (1 - 0.15 * (np.cos(2 * phi) ** 60))  # the vanes' shadow
     tint = _one_sided(s, like.lensed_flux) if s.chance(0.5) else like.lensed_flux
-    layer = Layer(np.asarray(shade, np.float32), tint * float(rng.uniform(1.0, 4.0)))
+    layer = Layer(np.asarray(shade, np.float32), tint * size**2 * float(rng.uniform(0.7, 2.5)))
     at = shift if has_galaxy else np.zeros(2)
     pa = s.angle()
     paint_disc(s.canvas, s.grid, Disc(float(at[0]), float(at[1]), radius, float(rng.uniform(0.85, 1.0)), pa, (layer,)))

@@ -13,6 +13,7 @@ from sim.stage import Likeness, Painted, Stage, likeness, young
 from sim.strokes import Disc, Layer, mesh, paint_disc, paint_spots
 from stages.records import FloatArray
 
+_GROWTH = (0.35, 0.35)  # mean and scatter of ln (size over Einstein radius): nearby galaxies are larger than arcs
 _SPACING = 0.6  # spots along a strand lie this many of their sigmas apart
 
 
@@ -20,7 +21,7 @@ def collisional_ring(s: Stage) -> Painted:
     """A ring driven by a collision (Lynds & Toomre 1976): off its nucleus, knotty, lopsided, an intruder near."""
     rng = s.rng
     like = likeness(s, resolved=True)
-    radius = like.theta_e * float(rng.uniform(0.8, 1.6))
+    radius, young_flux = _grown(s, like)
     q, pa, side = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0, np.pi)), s.angle()
     offset = radius * float(rng.uniform(0.05, 0.45))
     r, phi = mesh()
@@ -28,17 +29,17 @@ def collisional_ring(s: Stage) -> Painted:
     width = float(rng.uniform(0.07, 0.2))
     wave = np.exp(-0.5 * (np.log(r / at) / width) ** 2) * np.exp(float(rng.uniform(0.1, 1.8)) * np.cos(phi - side))
     wave = wave * texture(rng, 0.5, 1.0, float(rng.uniform(0.5, 1.1)))
-    inside = np.exp(-((r / 0.9) ** 3)) * (0.3 + 0.7 * texture(rng, 1.3, 1.0, 0.8))  # spokes, as in the Cartwheel
+    inside = np.exp(-((r / 0.9) ** 3)) * texture(rng, 1.3, 1.0, 0.4)  # spokes, as in the Cartwheel
     x, y = -offset * np.cos(pa + side), -offset * np.sin(pa + side)
     in_knots = float(rng.uniform(0.1, 0.5))
     ring = np.asarray(wave, np.float32)
     disc = Disc(
         float(-x), float(-y), radius, q, pa,
-        (Layer(ring, (1 - in_knots) * like.lensed_flux),
-         Layer(np.asarray(inside, np.float32), float(rng.uniform(0.05, 0.4)) * like.core.flux)),
+        (Layer(ring, (1 - in_knots) * young_flux),
+         Layer(np.asarray(inside, np.float32), float(rng.uniform(0.02, 0.2)) * like.core.flux)),
     )  # fmt: skip
     paint_disc(s.canvas, s.grid, disc)
-    knots(s, disc, ring, in_knots * like.lensed_flux, int(rng.integers(6, 40)))
+    knots(s, disc, ring, in_knots * young_flux, int(rng.integers(6, 40)))
     nucleus = float(rng.uniform(0.2, 1.0)) * like.core.flux
     s.paint(replace(like.core, radius=like.core.radius * float(rng.uniform(0.3, 0.8)), flux=nucleus))
     if s.chance(0.75):
@@ -56,9 +57,10 @@ def polar_ring(s: Stage) -> Painted:
     r, _ = mesh()
     width = float(rng.uniform(0.08, 0.3))
     ring = np.exp(-0.5 * (np.log(r) / width) ** 2) * texture(rng, 0.4, 1.0, float(rng.uniform(0.2, 0.8)))
-    radius = max(like.theta_e * float(rng.uniform(0.8, 1.6)), 0.8 * host.radius)
+    radius, young_flux = _grown(s, like)
+    radius = max(radius, 0.8 * host.radius)
     turned = host.pa + np.pi / 2 + np.radians(12) * float(rng.normal())
-    layer = Layer(np.asarray(ring, np.float32), like.lensed_flux)
+    layer = Layer(np.asarray(ring, np.float32), young_flux)
     paint_disc(s.canvas, s.grid, Disc(0.0, 0.0, radius, float(rng.uniform(0.12, 0.6)), turned, (layer,)))
     return Painted([], True)
 
@@ -66,7 +68,7 @@ def polar_ring(s: Stage) -> Painted:
 def merger(s: Stage) -> Painted:
     """Two or three nuclei in one disturbed envelope, red (dry) or blue with knots (wet)."""
     rng, p = s.rng, s.photometry
-    like = likeness(s)
+    like = likeness(s, resolved=True)
     wet = s.chance(0.55)
     m = magnitude(rng, s.prior.field_magnitude, 0.25) + 0.7
     z = float(rng.uniform(0.05, 0.6))
@@ -76,7 +78,7 @@ def merger(s: Stage) -> Painted:
         main = replace(main, index=1.3, flux=p.flux(m, p.star_forming(rng, None, z)), radius=radius)
     nuclei = [main]
     for _ in range(1 if s.chance(0.8) else 2):
-        distance, angle = main.radius * float(rng.uniform(0.4, 2.5)) + 0.3, s.angle()
+        distance, angle = main.radius * float(rng.uniform(0.6, 2.5)) + 0.4, s.angle()
         share = float(rng.uniform(0.15, 0.9))
         second = replace(
             main, x=distance * float(np.cos(angle)), y=distance * float(np.sin(angle)), flux=share * main.flux,
@@ -93,7 +95,7 @@ def merger(s: Stage) -> Painted:
     if wet:
         _paint_clumps(s, main, p.flux(m + 1.2, young(s, z)))
     for _ in range(int(rng.integers(0, 3))):
-        _paint_tail(s, main, float(rng.uniform(0.02, 0.12)) * main.flux)
+        _paint_tail(s, main, float(rng.uniform(0.05, 0.25)) * main.flux)
     return Painted([], True)
 
 
@@ -139,6 +141,12 @@ def shells(s: Stage) -> Painted:
     return Painted([], True)
 
 
+def _grown(s: Stage, like: Likeness) -> tuple[float, FloatArray]:
+    """Radius in arcsec and young flux (B,) of a ring of the images' surface brightness, as nearby ones are: larger."""
+    size = float(np.exp(s.rng.normal(*_GROWTH)))
+    return like.theta_e * size, np.asarray(like.lensed_flux * size**2 * float(s.rng.uniform(0.6, 1.6)))
+
+
 def strand(s: Stage, x: FloatArray, y: FloatArray, sigma: FloatArray, flux: FloatArray, weight: FloatArray) -> None:
     """Paint a soft line through points x, y (n,) in order: spots of width sigma (n,) share flux (B,) by weight (n,)."""
     path = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
@@ -157,8 +165,8 @@ def _paint_tail(s: Stage, body: Sersic, flux: FloatArray, clumpy: bool = False, 
     t = np.linspace(0, 1, 60)
     start = s.angle() if turn is None else turn + 0.3 * float(rng.normal())
     sense = float(rng.choice([-1.0, 1.0]))
-    swept = start + sense * float(rng.uniform(0.8, 2.6)) * t
-    distance = body.radius * (float(rng.uniform(0.7, 1.1)) + float(rng.uniform(0.1, 1.8)) * t**1.5)
+    swept = start + sense * float(rng.uniform(0.6, 2.1)) * t
+    distance = body.radius * (float(rng.uniform(0.7, 1.1)) + float(rng.uniform(0.3, 2.2)) * t**1.5)
     sigma = body.radius * float(rng.uniform(0.05, 0.16)) * (0.7 + 0.8 * t)
     weight = np.exp(-t * float(rng.uniform(0, 2.5))) * np.clip((1 - t) / 0.25, 0, 1) * np.clip(t / 0.1, 0.2, 1)
     if clumpy:

@@ -20,6 +20,7 @@ _TRIES = 12
 _MIN_SNR = 25.0  # of all images together, were they points: about what `Selection` keeps of the lenses
 _MIN_SAMPLES = 4.0  # Einstein radius in samples of the fine grid, of which the FWHM has five or so
 _RESOLVED = 2.5  # both this much larger where the shape is what fools
+_RESOLVED_ARCSEC = 0.6  # and at least so large: structure of nearby galaxies, however sharp the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def likeness(s: Stage, kind: str = "galaxy", resolved: bool = False) -> Likeness
     """
     best, highest, more = None, -1.0, _RESOLVED if resolved else 1.0
     for _ in range(_TRIES):
-        lens = _early_deflector(s, more * _MIN_SAMPLES * s.grid.step)
+        lens = _early_deflector(s, max(more * _MIN_SAMPLES * s.grid.step, _RESOLVED_ARCSEC if resolved else 0.0))
         drawn = source(s.rng, s.photometry, s.prior, lens, kind)
         snr = _snr(s, drawn)
         if best is not None and snr * _MOST_MAGNIFIED < max(more * _MIN_SNR, highest):
