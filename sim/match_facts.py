@@ -346,7 +346,8 @@ def _say_stretch(found: Findings, picture: bool, known: bool, pair: StretchFit |
             found.put("stretch_scale", band, Value(scale, float(error), n, how))
         found.put("stretch_alpha", "all", Value(pair.stretch.alpha, float(pair.errors[3]), n, how))
         found.put("stretch_q", "all", Value(pair.stretch.q, float(pair.errors[4]), n, how))
-        found.put("stretch_misfit_levels", "all", Value(pair.misfit, float("nan"), n, f"{how}; picture lies {pair.flip}, "
+        found.put("stretch_misfit_levels", "all",
+                  Value(pair.misfit, float("nan"), n, f"{how}; picture lies {pair.flip}, "
                   f"levels {'cut off' if pair.truncated else 'rounded'}"))  # fmt: skip
         if pair.misfit > 2:
             found.notes.append(

@@ -93,7 +93,7 @@ def measure(piece: Field, entry: Entry, facts: SurveyFacts | None, rng: np.rando
     bands = tuple(piece.bands[k] or f"band{k}" for k in order)
     flux, valid = np.nan_to_num(piece.flux[order]).astype(float), piece.valid[order]
     variance, full = piece.variance[order], full[order]
-    sky = sky_mask(flux, valid)
+    sky = sky_mask(flux, valid, clipped=picture)
     noise = {}
     for k, band in enumerate(bands):
         got = band_noise(flux[k], variance[k], valid[k], sky, rng)

@@ -19,7 +19,7 @@ from stages.records import BoolArray, FloatArray
 LAGS = 4  # the autocorrelation is kept at dy = 0..4, dx = -4..4
 HISTOGRAM = np.linspace(-6, 6, 61)
 MIN_SKY_PIX = 300
-_DETECT_SIGMA, _MASK_GROWTH_PIX = 2.0, 3
+_DETECT_SIGMA, _CLIPPED_SIGMA, _MASK_GROWTH_PIX = 2.0, 3.5, 3
 _MESH_PIX = 32
 _SAMPLES = 1500  # pixels of objects kept per image and band
 _HALF = 2  # the local model is a polynomial of order 4 in (2 * _HALF + 1) pixels squared
@@ -47,16 +47,21 @@ class BandNoise:
     residual: float
 
 
-def sky_mask(flux: FloatArray, valid: BoolArray) -> BoolArray:
-    """Pixels (H, W) without objects, found in the sum of all bands (B, H, W) weighted by their noise."""
+def sky_mask(flux: FloatArray, valid: BoolArray, clipped: bool = False) -> BoolArray:
+    """Pixels (H, W) without objects, found in the sum of all bands (B, H, W) weighted by their noise.
+
+    clipped : the sky was cut at zero (composites): its upper half alone tells how far noise reaches.
+    """
     usable = valid.all(axis=0) if valid.all(axis=0).sum() > 0.3 * valid.any(axis=0).sum() else valid.any(axis=0)
     sky, total = usable, np.zeros(flux.shape[1:])
+    threshold = _CLIPPED_SIGMA if clipped else _DETECT_SIGMA
     for _ in range(2):
         planes = [_standard(f, v, sky & v) for f, v in zip(flux, valid, strict=True)]
         total = np.sum(planes, axis=0)
-        spread = _mad(total[sky]) if sky.sum() > 50 else _mad(total[usable])
+        quiet = total[sky] if sky.sum() > 50 else total[usable]
+        spread = float(np.diff(np.percentile(quiet, (50, 84)))[0]) if clipped else _mad(quiet)
         _, found = sep.extract(
-            np.ascontiguousarray(total), _DETECT_SIGMA, err=max(spread, 1e-12), mask=~usable, minarea=4,
+            np.ascontiguousarray(total), threshold, err=max(spread, 1e-12), mask=~usable, minarea=4,
             segmentation_map=True,
         )  # fmt: skip
         sky = usable & ~binary_dilation(found > 0, iterations=_MASK_GROWTH_PIX)

@@ -140,7 +140,7 @@ def _spread(both: FloatArray, rng: np.random.Generator) -> Value:
     """Scatter of (n, 2) values beyond their own errors."""
 
     def beyond(rows: FloatArray) -> float:
-        return float(np.sqrt(max(robust_std(rows[:, 0]) ** 2 - np.median(rows[:, 1]) ** 2, 0.0)))
+        return float(np.sqrt(max(robust_std(rows[:, 0]) ** 2 - float(np.median(rows[:, 1])) ** 2, 0.0)))
 
     draws = [beyond(both[rng.integers(0, len(both), len(both))]) for _ in range(_BOOTSTRAPS)]
     return Value(beyond(both), float(np.std(draws)), len(both), "stars, their fits' errors taken off")

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from sim import match, match_noise, match_psf, match_stretch
 from stages import config as configuration
 from stages.records import FloatArray
+from stages.stretch import from_composite
 from stages.survey import Stretch, SurveyFacts
 
 SCALE, SIDE, N_IMAGES = 0.25, 121, 24
@@ -228,9 +229,9 @@ def test_noise_and_shift_of_a_composite_come_back():
         + 0.2 * (0.7 * levels[1:, :-1] + 0.3 * levels[1:, 1:])
         - 1e-6
     )
-    fit = match_stretch.fit_quiet(
-        match_stretch.quiet_statistics(moved.astype(np.uint8), np.ones((399, 399), bool)), stretch, 1
-    )
+    picture = moved.astype(np.uint8)
+    sky = match_noise.sky_mask(from_composite(picture, stretch).astype(float), np.ones((3, 399, 399), bool), True)
+    fit = match_stretch.fit_quiet(match_stretch.quiet_statistics(picture, sky), stretch, 1)
     np.testing.assert_allclose(fit.sky_sigma, sigma, rtol=0.06)
     assert fit.shift_pix == pytest.approx((0.3, 0.2), abs=0.06)
 
