@@ -12,6 +12,7 @@ from stages.survey import SurveyFacts
 
 _PAD_PIX = 8  # drawn beyond the cutout and cut off: opposite edges of a Fourier-filtered field are correlated
 _BAND_SCATTER = 0.06  # rms of ln(sky rms) from band to band, beside the field's common depth (assumed)
+_VARIATION = (0.5, 1.5)  # of both variations of the variance from field to field (assumed)
 Table = tuple[tuple[float, ...], ...]
 
 
@@ -29,7 +30,21 @@ def noise(rng: np.random.Generator, survey: SurveyFacts, size: int, depth: float
         white = fft.irfft2(fft.rfft2(white) * shape, s=(n, n))
     sky = np.array([survey.sky_sigma[band] for band in survey.bands])
     scatter = np.exp(_BAND_SCATTER * rng.normal(size=len(sky)))
-    return np.ascontiguousarray(white[:, :size, :size]), sky * depth * scatter
+    unit = np.ascontiguousarray(white[:, :size, :size])
+    if survey.noise_variation > 0 or survey.noise_pattern > 0:
+        unit *= np.sqrt(_variance_map(rng, survey, size))
+    return unit, sky * depth * scatter
+
+
+def _variance_map(rng: np.random.Generator, survey: SurveyFacts, size: int) -> FloatArray:
+    """Local variance (size, size) of mean 1: exposures lost here and there, and the beat of resampling."""
+    strength = rng.uniform(*_VARIATION)
+    sigma = np.sqrt(np.log1p((strength * survey.noise_variation) ** 2))
+    lost = np.exp(sigma * rng.standard_normal((size, size), dtype=np.float32) - sigma**2 / 2)
+    k, (px, py) = 2 * np.pi / survey.noise_pattern_pix, rng.uniform(0, 2 * np.pi, 2)
+    axis = k * np.arange(size)
+    beat = np.cos(axis + py)[:, None] * np.cos(axis + px)[None, :]
+    return np.asarray(lost * np.clip(1 + strength * survey.noise_pattern * beat, 0.05, None), np.float32)
 
 
 def expose(

@@ -22,6 +22,9 @@ _RANGES = {  # least, greatest and unit of each single number
     "psf_ellipticity": (0.0, 0.3, "(a - b) / (a + b)"),
     "band_offset_arcsec": (0.0, 1.0, "arcsec"),
     "noise_correlation_pix": (0.0, 5.0, "pixels"),
+    "noise_variation": (0.0, 1.0, "rms of the local variance over its mean"),
+    "noise_pattern": (0.0, 1.0, "amplitude over the mean variance"),
+    "noise_pattern_pix": (2.0, 1000.0, "a period in pixels"),
     "sky_residual": (0.0, 5.0, "a multiple of sky_sigma"),
     "density_per_arcmin2": (0.0, 2000.0, "galaxies per square arcmin"),
     "star_density_per_arcmin2": (0.0, 2000.0, "stars per square arcmin"),
@@ -78,6 +81,9 @@ class SurveyFacts:
     electrons per flux unit; saturation : flux units at which a pixel is full; bleeds : a full pixel spills along its
     column. noise_correlation_pix : Gaussian sigma in pixels of the kernel that the noise is smoothed with;
     noise_correlation : measured autocorrelation [dy][dx] of the noise, lag (0, 0) = 1, in place of that Gaussian;
+    noise_variation : rms of the variance from pixel to pixel over its mean, which exposures lost to cosmic rays leave in
+    a drizzled image; noise_pattern, noise_pattern_pix : amplitude and period of the beat that resampling leaves in the
+    variance, cos(2 pi x / period) cos(2 pi y / period) (Fruchter & Hook 2002, section 7).
     sky_residual : rms of the large-scale sky that the reduction left, in units of sky_sigma.
 
     density_per_arcmin2 : galaxies to about the depth; star_density_per_arcmin2 : stars brighter than i = 23.
@@ -112,6 +118,9 @@ class SurveyFacts:
     bleeds: bool = False
     noise_correlation_pix: float = 0.0
     noise_correlation: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    noise_variation: float = 0.0
+    noise_pattern: float = 0.0
+    noise_pattern_pix: float = 8.0
     sky_residual: float = 0.0
     composite_shift_pix: tuple[float, float] = (0.0, 0.0)
     cutout_arcsec: float = 12.0
