@@ -198,7 +198,7 @@ def fit_quiet(statistics: FloatArray, stretch: Stretch, seed: int, near: QuietFi
             least_squares(
                 lambda p: ((model(p) - statistics) / _WEIGHTS).ravel(),
                 np.clip(start, np.add(low, 0.01), np.subtract(high, 0.01)),
-               
+
                 bounds=(low, high), diff_step=0.03, x_scale=[0.1, 0.1, 0.1, 0.1, 0.1, 0.1], max_nfev=25,
             )
             for start in starts
