@@ -100,7 +100,10 @@ def mesh_counts(lens: Lens, sources: np.ndarray) -> np.ndarray:
     log_polar *= np.exp(1j * np.pi / 60 * (np.arange(70) % 2))[:, None]
     side = np.linspace(-9, 9, 60) * lens.theta_e
     points = [np.add.outer(side, 1j * side).ravel() * (1 + 1e-4j)]
-    points += [np.append(log_polar.ravel(), 0) + p.x + 1j * p.y for p in lens.parts]
+    unbent = np.linalg.inv(np.eye(2) - [[lens.foreground1, lens.foreground2], [lens.foreground2, -lens.foreground1]])
+    for part in lens.parts:  # where it appears behind the foreground
+        x, y = (lens.main.x, lens.main.y) + unbent @ (part.x - lens.main.x, part.y - lens.main.y)
+        points.append(np.append(log_polar.ravel(), 0) + x + 1j * y)
     z = np.concatenate(points)
     triangles = Delaunay(np.column_stack([z.real, z.imag])).simplices
     bx, by = lens.source_position(z.real, z.imag)

@@ -59,19 +59,22 @@ def _newton(
     frame: Array, parts: Array, terms: Array, sx: float, sy: float, x: float, y: float, reach: float, rounding: float
 ) -> tuple[float, float, float, float, bool]:
     """Newton's method from (x, y), which may go `reach` far: image, det A, trace A, and whether it converged."""
-    x0, y0, best = x, y, np.inf
-    det, trace = 0.0, 0.0
+    x0, y0, best, least = x, y, np.inf, 0.0
+    bx, by, b_det, b_trace = x, y, 0.0, 0.0
     for _ in range(50):
         ax, ay, xx, xy, yy = lens_map(frame, parts, terms, x, y, True)
         rx, ry, det, trace = sx - x + ax, sy - y + ay, (1.0 - xx) * (1.0 - yy) - xy * xy, 2.0 - xx - yy
         error = hypot(rx, ry)
-        if error <= rounding or (error >= 0.5 * best and error < 64.0 * rounding):
-            return x, y, det, trace, True
-        best = min(best, error)
+        stuck = error >= 0.5 * best
+        if error < best:
+            best, bx, by, b_det, b_trace = error, x, y, det, trace
+            least = rounding * (1.0 + 0.5 * abs(trace) + hypot(0.5 * (xx - yy), xy))
+        if best <= least or (stuck and best < 64.0 * least):
+            return bx, by, b_det, b_trace, True
         if det == 0.0 or hypot(x - x0, y - y0) > reach:
             break
         x, y = x + ((1.0 - yy) * rx + xy * ry) / det, y + (xy * rx + (1.0 - xx) * ry) / det
-    return x, y, det, trace, False
+    return bx, by, b_det, b_trace, False
 
 
 @compiled
@@ -97,7 +100,7 @@ def search(
     Returns their number, the number of squares that rounding leaves undecided, and of squares looked at.
     `caution` >= 1 widens the bounds.
     """
-    rounding = _ROUNDING * (half + hypot(sx, sy))
+    relative = _ROUNDING * (half + hypot(sx, sy))
     stack, top, n, undecided, looked = np.empty((400, 3)), 1, 0, 0, 0
     stack[0, 0], stack[0, 1], stack[0, 2] = frame[0], frame[1], half
     while top > 0 and looked < MAX_SQUARES:
@@ -106,22 +109,22 @@ def search(
         x, y, h = stack[top, 0], stack[top, 1], stack[top, 2]
         rho = sqrt(2.0) * h
         curve = caution * bend(frame, parts, x, y, rho)
-        rest = 0.5 * curve * rho * rho + rounding
         ax, ay, xx, xy, yy = lens_map(frame, parts, terms, x, y, True)
         a, d, k = 1.0 - xx, 1.0 - yy, -xy
         dx, dy = sx - x + ax, sy - y + ay
         det = a * d - k * k
+        larger = 0.5 * abs(a + d) + sqrt(0.25 * (a - d) ** 2 + k * k)
+        rounding = relative * (1.0 + larger)  # of the position, too, which a small core magnifies
+        rest = 0.5 * curve * rho * rho + rounding
         flat = h * abs(det)
         if abs(a * dy - k * dx) > flat + rest * hypot(a, k) or abs(d * dx - k * dy) > flat + rest * hypot(d, k):
             continue
-        half_trace = 0.5 * (a + d)
-        larger = abs(half_trace) + sqrt(0.25 * (a - d) ** 2 + k * k)
         smaller = abs(det) / larger if larger > 0.0 else 0.0
         if smaller > 2.0 * curve * rho and smaller > 0.0:
             px, py, slack = (d * dx - k * dy) / det, (a * dy - k * dx) / det, rest / smaller
             if max(abs(px), abs(py)) > h + slack:
                 continue
-            ix, iy, det, trace, good = _newton(frame, parts, terms, sx, sy, x + px, y + py, 2.0 * rho, rounding)
+            ix, iy, det, trace, good = _newton(frame, parts, terms, sx, sy, x + px, y + py, 2.0 * rho, relative)
             if good:
                 slack = 1e-3 * h + 64.0 * rounding / smaller
                 if max(abs(ix - x), abs(iy - y)) <= h + slack:
@@ -131,7 +134,7 @@ def search(
         if pinhole or rest < 2.0 * rounding or top + 4 > len(stack):
             if not pinhole:  # on a caustic to rounding
                 undecided += 1
-                ix, iy, det, trace, good = _newton(frame, parts, terms, sx, sy, x, y, 1e4 * rho, rounding)
+                ix, iy, det, trace, good = _newton(frame, parts, terms, sx, sy, x, y, 1e4 * rho, relative)
                 if good and undecided < 1000:
                     n = _keep(out, n, ix, iy, det, trace, rounding)
             continue

@@ -11,6 +11,7 @@ from sim.image_search import MAX_IMAGES, MAX_SQUARES, search, window
 from sim.lens import Lens
 
 MINIMUM, SADDLE, MAXIMUM = 0, 1, 2
+_MERGED = 1e-5  # smaller over larger singular value of the Jacobian at an image that may merge with another
 Array = npt.NDArray[np.float64]
 
 
@@ -81,7 +82,11 @@ def _without_merged(rows: Array) -> Array:
         excess = np.sign(rows[:, 2]).sum() - 1
         if excess == 0:
             break
-        bad = np.flatnonzero(np.sign(rows[:, 2]) == np.sign(excess))
+        bad = np.flatnonzero(
+            (np.sign(rows[:, 2]) == np.sign(excess)) & (np.abs(rows[:, 2]) < _MERGED * rows[:, 3] ** 2)
+        )
+        if not len(bad):
+            break
         rows = np.delete(rows, bad[np.argmin(np.abs(rows[bad, 2]))], axis=0)
     return rows
 
