@@ -111,7 +111,7 @@ def _paint_blue(s: Stage, like: Likeness, k: int, xy: tuple[float, float], same:
         return
     radius = like.source.light[0].radius * float(np.sqrt(gain) * np.exp(rng.normal(0, 0.25)))
     m = like.source.i_magnitude - 2.5 * float(np.log10(gain)) + 0.4 * float(rng.normal())
-    s.paint(*blue_galaxy(rng, s.photometry, m, xy, float(np.clip(radius, _MIN_BLUE, _MAX_BLUE))))
+    s.paint(*blue_galaxy(rng, s.photometry, m, xy, float(np.clip(radius, _MIN_BLUE, _MAX_BLUE)), like.source.z))
 
 
 def _turned(

@@ -134,7 +134,7 @@ def shells(s: Stage) -> Painted:
         bright = np.exp(-np.clip(edge - r, 0, None) / (thick * edge)) / (1 + beyond)
         out += float(rng.uniform(0.5, 1.0)) * edge**-1.5 * bright * np.exp(-0.5 * (across / opening) ** 4)
         radius *= float(rng.uniform(1.15, 1.6))
-    share = float(rng.uniform(0.1, 0.45))
+    share = float(rng.uniform(0.06, 0.3))
     colour = share * host.flux
     q, pa = float(rng.uniform(0.75, 1.0)), host.pa + 0.1 * float(rng.normal())
     paint_disc(s.canvas, s.grid, Disc(0.0, 0.0, scale, q, pa, (Layer(np.asarray(out, np.float32), colour),)))

@@ -1,4 +1,4 @@
-"""Contact sheets of a data set, by kind and by stratum: python sim/preview.py --data data/des [--out DIR] [--overlay]."""
+"""Contact sheets of a data set by kind and stratum: python sim/preview.py --data data/des [--out DIR] [--overlay]."""
 
 from __future__ import annotations
 

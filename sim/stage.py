@@ -17,8 +17,9 @@ Points = list[tuple[float, float, FloatArray]]
 _MOST_MAGNIFIED = 12.0  # an extended source is never magnified more than about this
 _FAINTEST = 0.2  # images magnified less are lost under the deflector
 _TRIES = 12
-_MIN_SNR = 25.0  # of all images together, were they points: about what `Selection` keeps of the lenses
+_MIN_SNR = 20.0  # of all images together, were they points: about what `Selection` keeps of the lenses
 _MIN_SAMPLES = 4.0  # Einstein radius in samples of the fine grid, of which the FWHM has five or so
+_CLEAR = 0.3  # lensed over deflector light, in the band where that is largest, above which nothing hides the arcs
 _RESOLVED = 2.5  # both this much larger where the shape is what fools
 _RESOLVED_ARCSEC = 0.6  # and at least so large: structure of nearby galaxies, however sharp the image
 
@@ -93,15 +94,23 @@ def likeness(s: Stage, kind: str = "galaxy", resolved: bool = False) -> Likeness
         lens = _early_deflector(s, max(more * _MIN_SAMPLES * s.grid.step, _RESOLVED_ARCSEC if resolved else 0.0))
         drawn = source(s.rng, s.photometry, s.prior, lens, kind)
         snr = _snr(s, drawn)
-        if best is not None and snr * _MOST_MAGNIFIED < max(more * _MIN_SNR, highest):
+        if best is not None and snr * _MOST_MAGNIFIED < more * _MIN_SNR:
             continue
         found = _images(lens, drawn)
         if snr * found.gain.sum() > highest:
             best, highest = found, float(snr * found.gain.sum())
-        if highest > more * _MIN_SNR:
-            break
+        if snr * found.gain.sum() > more * _MIN_SNR and s.chance(_stands_out(found)):
+            return found
     assert best is not None
     return best
+
+
+def _stands_out(found: Likeness) -> float:
+    """Chance that images are seen against the deflector: lenses that are kept have bluer sources and more light."""
+    if found.source.point_flux.any():
+        return 1.0
+    share = float((found.lensed_flux / np.maximum(found.core.flux, 1e-30)).max())
+    return min(1.0, float(np.sqrt(share / _CLEAR)))
 
 
 def _early_deflector(s: Stage, theta_e_arcsec: float) -> Deflector:

@@ -77,7 +77,7 @@ def paint_disc(canvas: FloatArray, grid: Grid, disc: Disc) -> None:
     rows, columns = grid.window(disc.x, disc.y, float(reach * (1 + abs(disc.bend) * reach / disc.scale)) + grid.step)
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return
-    fine = int(np.clip(ceil(grid.step / (_FINEST * disc.scale * max(disc.q, 0.25))), 1, 6))
+    fine = int(np.clip(ceil(grid.step / (_FINEST * disc.scale * max(disc.q, 0.25))), 1, 10))
     share = grid.step**2 / (fine**2 * disc.scale**2 * disc.q)
     flux = np.stack([layer.flux for layer in disc.layers]).astype(np.float32) * np.float32(share)
     origin = -(grid.size - 1) / 2 * grid.step
