@@ -12,7 +12,7 @@ import numpy as np
 
 from sim.photometry import Colour
 from sim.population import Sersic, magnitude
-from sim.stage import Painted, Stage, likeness, projected, young
+from sim.stage import Painted, Stage, likeness, young
 from sim.strokes import ANGLES, RADII, Disc, Layer, mesh, paint_disc, paint_spots, superposed
 from stages.records import FloatArray
 
@@ -206,7 +206,10 @@ def _paint(s: Stage, body: Body, tilt: Tilt, pattern: FloatArray, lopsided: floa
 
 
 def _paint_bar(s: Stage, body: Body, tilt: Tilt, length: float, turn: float) -> None:
-    """A bar that ends at `length` scale lengths (its half-light radius is about half of that)."""
-    radius, q, pa = projected(0.5 * length * body.scale, float(s.rng.uniform(0.2, 0.4)), turn, tilt.q, tilt.pa)
+    """A bar in the disc's plane, blunt and half bright at about 0.7 of the `length` scale lengths where it ends."""
+    r, phi = mesh()
+    along, across = r * np.cos(phi - turn), r * np.sin(phi - turn) / float(s.rng.uniform(0.2, 0.4))
+    bar = np.exp(-(((along**2 + across**2) / (0.8 * length) ** 2) ** float(s.rng.uniform(0.7, 1.5))))
     flux = float(s.rng.uniform(0.15, 0.5)) * (body.bulge.flux + body.old)
-    s.paint(Sersic(0.0, 0.0, radius, 0.6, q, pa, flux))
+    layer = Layer(np.asarray(bar, np.float32), flux)
+    paint_disc(s.canvas, s.grid, Disc(0.0, 0.0, body.scale, tilt.q, tilt.pa, (layer,)))

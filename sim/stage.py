@@ -146,15 +146,3 @@ def young(s: Stage, z: float | None = None) -> Colour:
 def passive(s: Stage) -> Colour:
     """Colours of an early type at a deflector's redshift."""
     return s.photometry.early(s.rng, float(s.rng.uniform(*s.prior.z_deflector)))
-
-
-def projected(length: float, axis_ratio: float, turn: float, q: float, pa: float) -> tuple[float, float, float]:
-    """An ellipse in a disc's plane seen on the sky: (geometric mean radius, axis ratio, position angle).
-
-    length : its major axis; turn : rad from the disc's major axis; q, pa : of the disc.
-    """
-    spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    shape = spin @ np.diag([length**2, (axis_ratio * length) ** 2]) @ spin.T * np.array([[1.0, q], [q, q * q]])
-    values, vectors = np.linalg.eigh(shape)
-    minor, major = np.sqrt(np.maximum(values, 1e-12))
-    return float(np.sqrt(minor * major)), float(minor / major), float(pa + np.arctan2(vectors[1, 1], vectors[0, 1]))

@@ -8,13 +8,14 @@ from scipy.ndimage import label
 from scipy.stats import ks_2samp
 
 from sim import chance, companions, edge_on, interacting
+from sim.discs import Body, Tilt, _paint_bar
 from sim.draw import Drawn, Ingredients, SimConfig, draw_pair
 from sim.generate import load_survey
 from sim.impostors import KINDS, Painted, Stage
 from sim.photometry import Photometry
 from sim.population import Population, Sersic
 from sim.scene import Grid
-from sim.stage import likeness, projected
+from sim.stage import likeness
 from stages import config
 from tests.sim.test_strokes import shape_of
 
@@ -211,7 +212,13 @@ def test_companions_have_no_preferred_side() -> None:
     assert abs(np.mean(directions)) < 0.25
 
 
-def test_a_projected_bar_is_foreshortened_only_across_the_axis_of_inclination() -> None:
-    radius, q, pa = projected(2.0, 0.3, 0.0, 0.5, 0.4)
-    assert (radius, q, pa) == pytest.approx((np.sqrt(2.0 * 0.3), 0.15, 0.4))
-    assert projected(2.0, 0.3, np.pi / 2, 0.5, 0.0)[1] == pytest.approx(0.6)
+def test_a_bar_is_foreshortened_with_its_disc() -> None:
+    shapes = []
+    for q in (1.0, 0.5):
+        s = stage(3, Grid(300, 0.05))
+        bulge = Sersic(0.0, 0.0, 1.0, 1.0, 1.0, 0.0, np.ones(3))
+        _paint_bar(s, Body(np.ones(3), np.ones(3), bulge, 1.0, np.zeros(3)), Tilt(q, 0.4), 1.5, 0.0)
+        shapes.append(shape_of(s.canvas[0], s.grid))
+    assert shapes[1][0] == pytest.approx(shapes[0][0], rel=0.02)
+    assert shapes[1][1] == pytest.approx(0.5 * shapes[0][1], rel=0.03)
+    assert np.mod(shapes[0][2], np.pi) == pytest.approx(0.4, abs=0.02)
