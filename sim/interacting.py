@@ -94,8 +94,9 @@ def merger(s: Stage) -> Painted:
     s.paint(envelope)
     if wet:
         _paint_clumps(s, main, p.flux(m + 1.2, young(s, z)))
+    sense = float(rng.choice([-1.0, 1.0]))
     for _ in range(int(rng.integers(0, 3))):
-        _paint_tail(s, main, float(rng.uniform(0.05, 0.25)) * main.flux)
+        _paint_tail(s, main, float(rng.uniform(0.03, 0.15)) * main.flux, sense)
     return Painted([], True)
 
 
@@ -108,10 +109,11 @@ def tidal_tails(s: Stage) -> Painted:
     s.paint(core)
     number = 2 if s.chance(0.6) else 1
     blue = s.chance(0.5)
-    flux = like.lensed_flux if blue else core.flux * float(rng.uniform(0.08, 0.4))
+    flux = like.lensed_flux if blue else core.flux * float(rng.uniform(0.05, 0.25))
     reach = like.theta_e * float(rng.uniform(0.7, 1.4))
+    sense = float(rng.choice([-1.0, 1.0]))  # both trail
     for k in range(number):
-        _paint_tail(s, replace(core, radius=reach), flux / number, blue, turn=k * np.pi + core.pa)
+        _paint_tail(s, replace(core, radius=reach), flux / number, sense, blue, turn=k * np.pi + core.pa)
     if s.chance(0.5):
         _paint_intruder(s, like, 1.5 * reach)
     return Painted([], True)
@@ -159,12 +161,13 @@ def strand(s: Stage, x: FloatArray, y: FloatArray, sigma: FloatArray, flux: Floa
     )  # fmt: skip
 
 
-def _paint_tail(s: Stage, body: Sersic, flux: FloatArray, clumpy: bool = False, turn: float | None = None) -> None:
-    """A tail that leaves a body at about its radius and uncurls; its far end fades."""
+def _paint_tail(
+    s: Stage, body: Sersic, flux: FloatArray, sense: float, clumpy: bool = False, turn: float | None = None
+) -> None:
+    """A tail that leaves a body at about its radius and uncurls to the left (sense 1) or right (-1); its end fades."""
     rng = s.rng
     t = np.linspace(0, 1, 60)
     start = s.angle() if turn is None else turn + 0.3 * float(rng.normal())
-    sense = float(rng.choice([-1.0, 1.0]))
     swept = start + sense * float(rng.uniform(0.6, 2.1)) * t
     distance = body.radius * (float(rng.uniform(0.7, 1.1)) + float(rng.uniform(0.3, 2.2)) * t**1.5)
     sigma = body.radius * float(rng.uniform(0.05, 0.16)) * (0.7 + 0.8 * t)
