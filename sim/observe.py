@@ -21,7 +21,7 @@ __all__ = [
 
 Points = Sequence[tuple[float, float, FloatArray]]
 _MARGIN_PIX = 8  # least that is simulated beyond the cutout's edge: light and PSF wings come in from outside
-_SAMPLES_PER_FWHM = 5.0
+_SAMPLES_PER_FWHM = 7.5
 _MAX_OVERSAMPLE = 4
 
 
