@@ -18,7 +18,8 @@ _MOST_MAGNIFIED = 12.0  # an extended source is never magnified more than about 
 _FAINTEST = 0.2  # images magnified less are lost under the deflector
 _TRIES = 12
 _MIN_SNR = 20.0  # of all images together, were they points: about what `Selection` keeps of the lenses
-_MIN_SAMPLES = 4.0  # Einstein radius in samples of the fine grid, of which the FWHM has five or so
+_MIN_THETA_E = 0.6  # Einstein radius over seeing: about what `Selection` keeps
+_SAMPLES = 7.0  # of the fine grid to the FWHM, where the seeing is not given
 _CLEAR = 0.3  # lensed over deflector light, in the band where that is largest, above which nothing hides the arcs
 _RESOLVED = 2.5  # both this much larger where the shape is what fools
 _RESOLVED_ARCSEC = 0.6  # and at least so large: structure of nearby galaxies, however sharp the image
@@ -26,13 +27,23 @@ _RESOLVED_ARCSEC = 0.6  # and at least so large: structure of nearby galaxies, h
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What an impostor is painted with: the canvas (B, size, size) is changed in place."""
+    """What an impostor is painted with: the canvas (B, size, size) is changed in place.
+
+    seeing_arcsec : median FWHM that it will be seen with; None takes it from the grid's step.
+    """
 
     rng: np.random.Generator
     canvas: FloatArray
     grid: Grid
     photometry: Photometry
     prior: Population
+    seeing_arcsec: float | None = None
+
+    @property
+    def smallest_arcsec(self) -> float:
+        """The Einstein radius below which a lens is a blur."""
+        seeing = _SAMPLES * self.grid.step if self.seeing_arcsec is None else self.seeing_arcsec
+        return _MIN_THETA_E * seeing
 
     def paint(self, *components: Sersic) -> None:
         """Add Sersic profiles to the canvas."""
@@ -91,7 +102,7 @@ def likeness(s: Stage, kind: str = "galaxy", resolved: bool = False) -> Likeness
     """
     best, highest, more = None, -1.0, _RESOLVED if resolved else 1.0
     for _ in range(_TRIES):
-        lens = _early_deflector(s, max(more * _MIN_SAMPLES * s.grid.step, _RESOLVED_ARCSEC if resolved else 0.0))
+        lens = _early_deflector(s, max(more * s.smallest_arcsec, _RESOLVED_ARCSEC if resolved else 0.0))
         drawn = source(s.rng, s.photometry, s.prior, lens, kind)
         snr = _snr(s, drawn)
         if best is not None and snr * _MOST_MAGNIFIED < more * _MIN_SNR:
