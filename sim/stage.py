@@ -17,7 +17,7 @@ Points = list[tuple[float, float, FloatArray]]
 _MOST_MAGNIFIED = 12.0  # an extended source is never magnified more than about this
 _FAINTEST = 0.2  # images magnified less are lost under the deflector
 _TRIES = 12
-_MIN_SNR = 20.0  # of all images together, were they points: about what `Selection` keeps of the lenses
+_MIN_SNR = 18.0  # of all images together: about what `Selection` keeps of the lenses
 _MIN_THETA_E = 0.6  # Einstein radius over seeing: about what `Selection` keeps
 _SAMPLES = 7.0  # of the fine grid to the FWHM, where the seeing is not given
 _CLEAR = 0.3  # lensed over deflector light, in the band where that is largest, above which nothing hides the arcs
@@ -40,10 +40,9 @@ class Stage:
     seeing_arcsec: float | None = None
 
     @property
-    def smallest_arcsec(self) -> float:
-        """The Einstein radius below which a lens is a blur."""
-        seeing = _SAMPLES * self.grid.step if self.seeing_arcsec is None else self.seeing_arcsec
-        return _MIN_THETA_E * seeing
+    def seeing(self) -> float:
+        """FWHM in arcsec."""
+        return _SAMPLES * self.grid.step if self.seeing_arcsec is None else self.seeing_arcsec
 
     def paint(self, *components: Sersic) -> None:
         """Add Sersic profiles to the canvas."""
@@ -102,7 +101,7 @@ def likeness(s: Stage, kind: str = "galaxy", resolved: bool = False) -> Likeness
     """
     best, highest, more = None, -1.0, _RESOLVED if resolved else 1.0
     for _ in range(_TRIES):
-        lens = _early_deflector(s, max(more * s.smallest_arcsec, _RESOLVED_ARCSEC if resolved else 0.0))
+        lens = _early_deflector(s, max(more * _MIN_THETA_E * s.seeing, _RESOLVED_ARCSEC if resolved else 0.0))
         drawn = source(s.rng, s.photometry, s.prior, lens, kind)
         snr = _snr(s, drawn)
         if best is not None and snr * _MOST_MAGNIFIED < more * _MIN_SNR:
@@ -134,10 +133,12 @@ def _early_deflector(s: Stage, theta_e_arcsec: float) -> Deflector:
 
 
 def _snr(s: Stage, drawn: Source) -> float:
-    """Signal to noise of the unlensed source as a point in its best band."""
-    flux = drawn.point_flux if drawn.point_flux.any() else drawn.total_flux
+    """Signal to noise of the unlensed source in its best band: a point, or a galaxy spread over its own size."""
+    is_point = bool(drawn.point_flux.any())
+    flux = drawn.point_flux if is_point else drawn.total_flux
     noise = 0.2 * 10.0 ** (-0.4 * (s.photometry.depth - s.photometry.zero_point))  # depths are 5 sigma
-    return float((flux / noise).max())
+    radius = 0.0 if is_point else drawn.light[0].radius
+    return float((flux / noise).max() / np.hypot(1.0, 2 * radius / s.seeing))
 
 
 def _images(lens: Deflector, drawn: Source) -> Likeness:
