@@ -38,6 +38,7 @@ from sim.photometry import Photometry
 from sim.psf import draw_seeing, frequencies, transfer
 from sim.population import Deflector, Sersic, Source, deflector, neighbours, source
 from sim.scene import Grid, lensed_light, paint, peak_fluxes, profiles
+from sim.view import FLOOR
 from stages import config as configuration
 from stages.records import FloatArray
 from stages.survey import SurveyFacts
@@ -114,7 +115,8 @@ def ours(scene: Scene, noisy: bool) -> FloatArray:
     optics = Optics.draw(rng, scene.survey)
     grid = optics.sampling.grid
     canvas = np.zeros((len(scene.survey.bands), grid.size, grid.size), np.float32)
-    paint(canvas, grid, scene.light())
+    sky = np.array([scene.survey.sky_sigma[b] for b in scene.survey.bands])
+    paint(canvas, grid, scene.light(), FLOOR * sky / optics.sampling.oversample**2)
     for one in scene.sources:
         canvas += lensed_light(grid, scene.lens.mass, one)
     pixels = optics.see(canvas, [*scene.stars, *scene.lensed_points()])

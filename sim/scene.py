@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 _FAINTEST_WING = 1e-5  # wings are painted down to this part of the brightness at the half-light radius
 _STEPS_PER_SCALE = 2.0  # parts per scale length of the local profile when painted
-_RAYS_PER_SCALE = 3.5  # rays per scale length when lensed: midpoint rule, error below 1/300 of local light
-_MAX_DEPTH = 8  # a sample is halved so often at most: 256 parts a side, only where a profile is steepest
-_MAX_LEVELS = 4  # a sample of lensed light is cut into nine so often at most: 81 rays a side
-_NEGLIGIBLE = 3e-4  # light below this part of the brightest is not sampled finer
+_GENTLE = 0.18  # where a sample has this part of the steps that would cut it, nine of them follow from one
+_RAYS_PER_SCALE = 2.5  # rays per scale length when lensed: midpoint rule, error below 1/300 of local light
+_LAST_CUT = 6.0  # e-folds below the half-light radius beyond which a sample is not cut
+_MAX_DEPTH = 6  # a sample is halved so often at most: 64 parts a side, only where a profile is steepest
+_MAX_LEVELS = 3  # a sample of lensed light is cut into nine so often at most: 81 rays a side
+_DARK = 14.0  # e-folds below the half-light radius beyond which a source gives no light
+_NEGLIGIBLE = 2e-3  # light below this part of the brightest is not sampled finer
 
 
 @dataclass(frozen=True)
@@ -207,12 +210,12 @@ def _weight(distance: float) -> float:
 
 @njit(cache=True, fastmath=True)
 def _share(stamp, x, y, light):  # type: ignore[no-untyped-def]
-    """Share the light of a point at (x, y) samples from the middle of a stamp (5, 5) among its samples."""
-    for m in range(5):
+    """Share the light of a point at (x, y) samples, at most one from the middle, among a stamp's samples (5, 5)."""
+    left, top = int(math.floor(x)), int(math.floor(y))
+    for m in range(top + 1, top + 5):
         across = _weight(y - (m - 2)) * light
-        if across != 0.0:
-            for n in range(5):
-                stamp[m, n] += across * _weight(x - (n - 2))
+        for n in range(left + 1, left + 5):
+            stamp[m, n] += across * _weight(x - (n - 2))
 
 
 @njit(cache=True, fastmath=True)
@@ -241,58 +244,97 @@ def _paint(canvas, rows, flux, reach, step):  # type: ignore[no-untyped-def]
     stack = np.empty((3 * _MAX_DEPTH + 4, 3))  # parts still to do: x, y, side
     stamp = np.empty((5, 5))
     for c in range(rows.shape[0]):
-        x0, y0, radius, q, cos, sin, power, b = rows[c]
+        x0, y0 = rows[c, 0], rows[c, 1]
         first_row = max(0, int(math.ceil((y0 - reach[c]) / step + middle)))
         last_row = min(size - 1, int(math.floor((y0 + reach[c]) / step + middle)))
         first_column = max(0, int(math.ceil((x0 - reach[c]) / step + middle)))
         last_column = min(size - 1, int(math.floor((x0 + reach[c]) / step + middle)))
-        scale2 = 1.0 / (radius * radius)
-        fine = _STEPS_PER_SCALE / math.sqrt(q)
-        cusp = min(power * power, 0.2) * radius
-        smallest = step / 2**_MAX_DEPTH
-        for i in range(first_row, last_row + 1):
-            for j in range(first_column, last_column + 1):
-                stack[0] = ((j - middle) * step - x0, (i - middle) * step - y0, step)
-                depth, value = 1, 0.0
-                left, top = stack[0, 0], stack[0, 1]
-                spread = False
-                while depth:
-                    depth -= 1
-                    dx, dy, side = stack[depth]
-                    along, across = dx * cos + dy * sin, dy * cos - dx * sin
-                    r2 = q * along * along + across * across / q
-                    t = (r2 * scale2) ** power
-                    near = max(math.sqrt(r2) - 0.7 * side, cusp)
-                    if fine * side * max(2 * power * b * t, 1.0) > near and side > smallest:
-                        quarter = side / 4
-                        if not spread:
-                            spread = True
-                            stamp[:] = 0.0
-                        for k in range(4):
-                            stack[depth] = (dx + quarter * (2 * (k & 1) - 1), dy + quarter * ((k & 2) - 1), side / 2)
-                            depth += 1
-                    else:  # mean over the part to fourth order: the middle and the curvature there
-                        fall = b * power * t / max(r2, 1e-12)
-                        bend = fall * (fall - (power - 1) / max(r2, 1e-12))
-                        shape = q * q * along * along + across * across / (q * q)
-                        curvature = 4 * bend * shape - 2 * fall * (q + 1 / q)
-                        more = min(max(curvature * side * side / 24, -0.5), 0.5)
-                        part = side * side * math.exp(-b * (t - 1)) * (1 + more)
-                        if spread:
-                            steepness = fine * step * max(2 * power * b * t, 1.0) / max(math.sqrt(r2), cusp)
-                            compact = _compact(steepness) * part
-                            _share(stamp, (dx - left) / step, (dy - top) / step, compact)
-                            part -= compact
-                        value += part
-                if spread:
-                    stamp[2, 2] += value
-                    for m in range(max(0, 2 - i), min(5, size + 2 - i)):
-                        for n in range(max(0, 2 - j), min(5, size + 2 - j)):
-                            for band in range(canvas.shape[0]):
-                                canvas[band, i + m - 2, j + n - 2] += flux[c, band] * stamp[m, n]
-                else:
-                    for band in range(canvas.shape[0]):
-                        canvas[band, i, j] += flux[c, band] * value
+        for i in range(first_row, last_row + 1, 3):
+            for j in range(first_column, last_column + 1, 3):
+                dy, dx = (i + 1 - middle) * step - y0, (j + 1 - middle) * step - x0
+                if dx * dx + dy * dy > (reach[c] + 2 * step) ** 2:
+                    continue
+                whole = i + 2 < size and j + 2 < size
+                if whole and _paint_block(canvas, rows[c], flux[c], i, j, dx, dy, step):
+                    continue
+                for m in range(i, min(i + 3, size)):
+                    for n in range(j, min(j + 3, size)):
+                        dy, dx = (m - middle) * step - y0, (n - middle) * step - x0
+                        _paint_sample(canvas, rows[c], flux[c], m, n, dx, dy, step, stack, stamp)
+
+
+@njit(cache=True, fastmath=True)
+def _paint_block(canvas, row, flux, i, j, dx, dy, step):  # type: ignore[no-untyped-def]
+    """Nine samples from the profile and its first two derivatives at their middle; False where it is too steep."""
+    _, _, radius, q, cos, sin, power, b = row
+    u, v = dx * cos + dy * sin, dy * cos - dx * sin
+    r2 = q * u * u + v * v / q
+    t = (r2 / (radius * radius)) ** power
+    if _STEPS_PER_SCALE * step * max(power * b * t, 1.0) > _GENTLE * math.sqrt(q * r2):
+        return False
+    fall = b * power * t / r2
+    bend = fall * (fall - (power - 1) / r2)
+    curvature = 4 * bend * (q * q * u * u + v * v / (q * q)) - 2 * fall * (q + 1 / q)
+    value = step * step * math.exp(-b * (t - 1))
+    for m in range(3):
+        for n in range(3):
+            du = ((n - 1) * cos + (m - 1) * sin) * step
+            dv = ((m - 1) * cos - (n - 1) * sin) * step
+            slope = 2 * (q * u * du + v * dv / q)
+            here = 1 - fall * (slope + q * du * du + dv * dv / q) + 0.5 * bend * slope * slope
+            here = value * (here + curvature * step * step / 24)
+            for band in range(canvas.shape[0]):
+                canvas[band, i + m, j + n] += flux[band] * here
+    return True
+
+
+@njit(cache=True, fastmath=True)
+def _paint_sample(canvas, row, flux, i, j, left, top, step, stack, stamp):  # type: ignore[no-untyped-def]
+    """One sample, cut into quarters where the profile is steep."""
+    size = canvas.shape[1]
+    _, _, radius, q, cos, sin, power, b = row
+    scale2 = 1.0 / (radius * radius)
+    fine = _STEPS_PER_SCALE / math.sqrt(q)
+    cusp = min(power * power, 0.2) * radius
+    smallest = step / 2**_MAX_DEPTH
+    stack[0] = (left, top, step)
+    depth, value, spread = 1, 0.0, False
+    while depth:
+        depth -= 1
+        dx, dy, side = stack[depth]
+        u, v = dx * cos + dy * sin, dy * cos - dx * sin
+        r2 = q * u * u + v * v / q
+        t = (r2 * scale2) ** power
+        near = max(math.sqrt(r2) - 0.7 * side, cusp)
+        matters = near < 4 * radius or b * (t - 1) < _LAST_CUT
+        if matters and fine * side * max(power * b * t, 1.0) > near and side > smallest:
+            if not spread:
+                spread = True
+                stamp[:] = 0.0
+            for k in range(4):
+                stack[depth] = (dx + side / 4 * (2 * (k & 1) - 1), dy + side / 4 * ((k & 2) - 1), side / 2)
+                depth += 1
+        else:  # mean over the part to fourth order: the middle and the curvature there
+            fall = b * power * t / max(r2, 1e-12)
+            bend = fall * (fall - (power - 1) / max(r2, 1e-12))
+            curvature = 4 * bend * (q * q * u * u + v * v / (q * q)) - 2 * fall * (q + 1 / q)
+            more = min(max(curvature * side * side / 24, -0.5), 0.5)
+            part = side * side * math.exp(-b * (t - 1)) * (1 + more)
+            if spread:
+                steepness = fine * step * max(power * b * t, 1.0) / max(math.sqrt(r2), cusp)
+                compact = _compact(steepness) * part
+                _share(stamp, (dx - left) / step, (dy - top) / step, compact)
+                part -= compact
+            value += part
+    if not spread:
+        for band in range(canvas.shape[0]):
+            canvas[band, i, j] += flux[band] * value
+        return
+    stamp[2, 2] += value
+    for m in range(max(0, 2 - i), min(5, size + 2 - i)):
+        for n in range(max(0, 2 - j), min(5, size + 2 - j)):
+            for band in range(canvas.shape[0]):
+                canvas[band, i + m - 2, j + n - 2] += flux[band] * stamp[m, n]
 
 
 @njit(cache=True, fastmath=True)
@@ -300,13 +342,14 @@ def _evaluate(out, x, y, rows, peak):  # type: ignore[no-untyped-def]
     for c in range(rows.shape[0]):
         x0, y0, radius, q, cos, sin, power, b = rows[c]
         scale2 = 1.0 / (radius * radius)
+        far = (1 + _DARK / b) ** (1 / power)
         for k in range(x.shape[0]):
             dx, dy = x[k] - x0, y[k] - y0
             along, across = dx * cos + dy * sin, dy * cos - dx * sin
-            exponent = -b * (((q * along * along + across * across / q) * scale2) ** power - 1)
-            if exponent < -20.0:
+            r2 = (q * along * along + across * across / q) * scale2
+            if r2 > far:
                 continue
-            value = math.exp(exponent)
+            value = math.exp(-b * (r2**power - 1))
             for band in range(out.shape[0]):
                 out[band, k] += peak[c, band] * value
 
@@ -316,15 +359,18 @@ def _changes(split, steepness, x, y, spread, samples, rows, peak, negligible):  
     for c in range(rows.shape[0]):
         x0, y0, radius, q, cos, sin, power, b = rows[c]
         fine = _RAYS_PER_SCALE / math.sqrt(q)
-        cusp = min(power * power, 0.2) * radius  # inside it a profile is flat, or holds little light
+        cusp = min(2 * power * power, 0.4) * radius  # inside it a profile is flat, or holds little light
+        depth = math.log(max(peak[c], 1e-300) / max(negligible, 1e-300))
+        if depth <= -b:
+            continue
+        far = radius * (1 + depth / b) ** (0.5 / power)  # beyond it this component does not matter
         for k in range(x.shape[0]):
             dx, dy = x[k] - x0, y[k] - y0
             along, across = dx * cos + dy * sin, dy * cos - dx * sin
             r = math.sqrt(q * along * along + across * across / q)
             near = max(r - 0.7 * spread[k] / math.sqrt(q), cusp)
-            t = (near / radius) ** (2 * power)
-            if peak[c] * math.exp(-b * (t - 1)) <= negligible:
+            if near > far:
                 continue
-            slope = max(2 * power * b * t, 1.0)
+            slope = max(2 * power * b * (near / radius) ** (2 * power), 1.0)
             split[k] |= fine * spread[k] * slope > near
             steepness[k] = max(steepness[k], fine * spread[k] * samples * slope / max(r, cusp))

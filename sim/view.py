@@ -19,7 +19,7 @@ from stages.stretch import from_composite, to_composite
 from stages.survey import SurveyFacts
 
 Points = Sequence[tuple[float, float, FloatArray]]
-_FLOOR = 0.01  # of the sky's rms per pixel: fainter wings are not painted
+FLOOR = 0.01  # of the sky's rms per pixel: fainter wings are not painted
 
 
 class View(Protocol):
@@ -85,7 +85,7 @@ class SimulatedView:
         light = np.zeros((len(survey.bands), frame.grid.size, frame.grid.size), np.float32)
         side_arcsec = frame.grid.size * frame.grid.step
         galaxies, stars = neighbours(rng, photometry, prior, side_arcsec, survey.density_per_arcmin2)
-        paint(light, frame.grid, galaxies, _FLOOR * sky / frame.oversample**2)
+        paint(light, frame.grid, galaxies, FLOOR * sky / frame.oversample**2)
         position = optics.to_pixel(np.clip(error, -1.2, 1.2)) - np.array(survey.composite_shift_pix)
         return cls(
             survey, optics, photometry, np.clip(position, 0, frame.size_pix - 1),
@@ -107,7 +107,7 @@ class SimulatedView:
     def paint(self, canvas: FloatArray, light: Sequence[Sersic]) -> None:
         """Add profiles to a canvas (B, n, n) on the fine grid, wings down to where the noise hides them."""
         frame = self.optics.sampling
-        paint(canvas, frame.grid, light, _FLOOR * self.sky_sigma / frame.oversample**2)
+        paint(canvas, frame.grid, light, FLOOR * self.sky_sigma / frame.oversample**2)
 
     def see(self, canvas: FloatArray, points: Points = ()) -> FloatArray:
         """Noiseless pixels of a canvas (B, n, n) on the fine grid and points, with the field's stars and artefacts."""
