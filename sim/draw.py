@@ -119,10 +119,10 @@ def draw_pair(
     if given.backgrounds is not None:
         return _on_real_sky(rng, given, config, prior, name, is_lens)
     if is_lens:
-        view = _view(rng, survey, config, prior)
+        view, kind = _view(rng, survey, config, prior), _source_kind(rng, config)
         for _ in range(_TRIES):
-            lens = deflector(rng, view.photometry, prior)
-            pair = _try_lens(rng, view, config, prior, lens, given.stamps, name)
+            lens = deflector(rng, view.photometry, prior, kind)
+            pair = _try_lens(rng, view, config, prior, lens, kind, given.stamps, name)
             if pair is not None:
                 return pair
     return [
@@ -135,28 +135,23 @@ def _view(rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, prio
     return SimulatedView.draw(rng, survey, prior, config.centring_arcsec, composite)
 
 
-def _sources(
-    rng: np.random.Generator, view: View, config: SimConfig, prior: Population, lens: Deflector, stamps: Stamps | None
-) -> list[Source]:
+def _source_kind(rng: np.random.Generator, config: SimConfig) -> str:
     draw = rng.random()
-    kind = "galaxy"
-    if draw < config.quasar_fraction + config.supernova_fraction:
-        kind = "quasar" if draw < config.quasar_fraction else "supernova"
-    found = [source(rng, view.photometry, prior, lens, kind, stamps)]
-    if rng.random() < config.second_source_fraction:
-        found.append(source(rng, view.photometry, prior, lens, "galaxy", stamps))
-    return found
+    if draw < config.quasar_fraction:
+        return "quasar"
+    return "supernova" if draw < config.quasar_fraction + config.supernova_fraction else "galaxy"
 
 
 def _try_lens(
-    rng: np.random.Generator, view: View, config: SimConfig, prior: Population, lens: Deflector,
+    rng: np.random.Generator, view: View, config: SimConfig, prior: Population, lens: Deflector, kind: str,
     stamps: Stamps | None, name: str,
 ) -> list[Drawn] | None:  # fmt: skip
     """The lens and its twin, or None where the lensed light could not be seen."""
     cut = config.selection
     if lens.mass.theta_e < cut.min_theta_e_seeing * float(np.median(view.optics.fwhm)):
         return None
-    sources = _sources(rng, view, config, prior, lens, stamps)
+    kinds = [kind, "galaxy"] if rng.random() < config.second_source_fraction else [kind]
+    sources = [source(rng, view.photometry, prior, lens, k, stamps) for k in kinds]
     found = [solve(lens.mass, s.x, s.y) for s in sources]
     if not _worth_painting(view, cut, sources[0], found[0]):
         return None
@@ -192,13 +187,13 @@ def _try_lens(
 
 def _worth_painting(view: View, cut: Selection, source: Source, found: Images) -> bool:
     """Whether the images could be bright enough, were each as compact as the PSF: saves painting what would be cut."""
-    total = float(np.abs(found.magnification[found.kind != 2]).sum())
     has_point = bool(source.point_flux.any())
+    total = float(np.abs(found.magnification[found.kind != 2]).sum())
     flux = source.point_flux if has_point else source.total_flux
     n_effective = 2.266 * np.maximum(view.optics.fwhm / view.optics.sampling.pixel_arcsec, 1.2) ** 2
     limit = cut.min_point_snr if has_point else cut.min_arc_snr
     best = float((total * flux / (view.sky_sigma * np.sqrt(n_effective))).max())
-    return len(found.x) > 1 and best >= limit
+    return (len(found.x) > 1 or not has_point) and best >= limit
 
 
 def _lensed_points(lens: Deflector, source: Source) -> Points:
@@ -248,9 +243,10 @@ def _on_real_sky(
         view = given.backgrounds.view(rng)
         if not is_lens:
             return _painted_negatives(rng, view, config, prior, name)
+        kind = _source_kind(rng, config)
         for _ in range(20):
             lens = view.draw_deflector(rng, prior)
-            pair = _try_lens(rng, view, config, prior, lens, given.stamps, name)
+            pair = _try_lens(rng, view, config, prior, lens, kind, given.stamps, name)
             if pair is not None:
                 return pair
     raise ValueError(
@@ -278,7 +274,8 @@ def _impostor(rng: np.random.Generator, view: SimulatedView, config: SimConfig, 
     weights = np.array([config.impostors.get(kind, 0.0) for kind in KINDS]) if config.impostors else np.ones(len(KINDS))
     kind = str(rng.choice(list(KINDS), p=weights / weights.sum()))
     canvas = view.field.copy()
-    painted = KINDS[kind](Stage(rng, canvas, view.optics.sampling.grid, view.photometry, prior))
+    seeing = float(np.median(view.optics.fwhm))
+    painted = KINDS[kind](Stage(rng, canvas, view.optics.sampling.grid, view.photometry, prior, seeing))
     row = truth.blank_row() | {"kind": kind}
     if painted.has_galaxy:
         row |= _deflector_position(view)

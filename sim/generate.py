@@ -35,6 +35,7 @@ from stages import __version__
 from stages import config as configuration
 from stages.dataset import Shard, write_shard
 from stages.survey import SurveyFacts
+from stages.survey import read as read_survey
 
 _LIBRARIES = ("numpy", "scipy", "numba", "astropy", "galsim", "lenstronomy")
 
@@ -111,7 +112,7 @@ def load_survey(name: str) -> SurveyFacts:
     """A survey by the name of its file in configs/surveys, or by a path."""
     path = Path(name)
     known = configuration.CONFIG_DIR / "surveys" / f"{name}.yaml"
-    return configuration.load(SurveyFacts, path if path.suffix in (".yaml", ".yml") else known)
+    return read_survey(path if path.suffix in (".yaml", ".yml") else known)
 
 
 def given(options: argparse.Namespace, survey: SurveyFacts) -> Given:
@@ -149,7 +150,11 @@ def generate(
         "given": given.request(),
         "versions": versions(),
     }
-    ingredients(given)  # refuse what cannot be read before any worker starts
+    chosen = ingredients(given)  # refuse what cannot be read before any worker starts
+    if chosen.backgrounds is not None:
+        print(f"backgrounds: {chosen.backgrounds.report()}")
+    if chosen.stamps is not None:
+        print(f"source galaxies: {chosen.stamps.report()}")
     _begin(out, request, resume)
     jobs = [
         Job(survey, config, given, seed, k, min(config.shard_size, n - k * config.shard_size), out)

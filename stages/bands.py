@@ -9,6 +9,8 @@ import re
 WAVELENGTH_NM: dict[str, float] = {
     "u": 355.0, "g": 475.0, "r": 622.0, "i": 763.0, "z": 905.0, "y": 1000.0,
     "b": 440.0, "v": 550.0, "j": 1250.0, "h": 1650.0, "k": 2200.0, "ks": 2150.0, "vis": 715.0,
+    "f062": 620.0, "f087": 870.0, "f106": 1060.0, "f129": 1290.0, "f146": 1460.0, "f158": 1580.0, "f184": 1840.0,
+    "f213": 2130.0,  # Roman names have no letter behind
     "blue": 475.0, "green": 622.0, "red": 763.0,  # planes of a colour composite whose filters are not named
 }  # fmt: skip
 

@@ -49,6 +49,7 @@ class Stretch:
 
     bands : the filters shown as red, green and blue; scales : their factors.
     zero_point : AB magnitude of one flux unit; alpha, q : softening of the asinh stretch.
+    kind : "lupton", or "linear" for scales alone; truncated : levels had their fraction cut off, not rounded.
     """
 
     bands: tuple[str, ...]
@@ -57,6 +58,7 @@ class Stretch:
     alpha: float
     q: float
     kind: str = "lupton"
+    truncated: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("lupton", "linear"):
