@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sim.population import Sersic, blue_galaxy, deflector, early_type, magnitude, moved
+from sim.counts import galaxy_magnitudes
+from sim.neighbours import field_galaxies
+from sim.population import Sersic, blue_galaxy, deflector, early_type, moved
 from sim.stage import Likeness, Painted, Stage, likeness, young
 
 _MIN_BLUE, _MAX_BLUE = 0.06, 1.2  # arcsec: half-light radii of painted companions
@@ -86,15 +88,10 @@ def dwarf_satellites(s: Stage) -> Painted:
 
 
 def field(s: Stage) -> Painted:
-    """An ordinary galaxy of the field at the centre, of any colour and brightness, beside a bright group at times."""
+    """An ordinary galaxy at the centre, as the counts have them, beside a bright group at times."""
     rng = s.rng
-    m = magnitude(rng, s.prior.field_magnitude) + float(rng.uniform(0, 3.0))
-    if s.chance(0.4):
-        z = 0.05 + 0.85 * float(rng.random()) ** (1 / 3)  # equal numbers per volume
-        s.paint(early_type(rng, s.photometry, z, float(rng.uniform(90, 260)), (0.0, 0.0)))
-    else:
-        radius = float(np.clip(rng.lognormal(np.log(0.45 * 10 ** (0.1 * (21 - m))), 0.35), 0.08, 3.0))
-        s.paint(*blue_galaxy(rng, s.photometry, m, (0.0, 0.0), radius))
+    m = galaxy_magnitudes(rng, 1, *s.prior.field_magnitude)
+    s.paint(*field_galaxies(rng, s.photometry, m, np.zeros(1), np.zeros(1)))
     if s.chance(s.prior.crowded_fraction):
         r, angle = float(rng.uniform(3.0, 9.0)), s.angle()
         s.paint(*(moved(c, r * np.cos(angle), r * np.sin(angle)) for c in deflector(rng, s.photometry, s.prior).light))

@@ -28,7 +28,7 @@ def neighbours(
     crowd = float(np.exp(prior.overdensity_sigma * rng.normal()))
     x, y = _positions(rng, int(rng.poisson(per_arcmin2 * ratio * crowd * area)), field_arcsec)
     m = galaxy_magnitudes(rng, len(x), bright, faint)
-    return tuple(_galaxies(rng, photometry, m, x, y)), _stars(rng, photometry, area, field_arcsec, faint)
+    return tuple(field_galaxies(rng, photometry, m, x, y)), _stars(rng, photometry, area, field_arcsec, faint)
 
 
 def _positions(rng: np.random.Generator, n: int, field_arcsec: float) -> FloatArray:
@@ -36,9 +36,10 @@ def _positions(rng: np.random.Generator, n: int, field_arcsec: float) -> FloatAr
     return np.asarray(xy[:, np.hypot(*xy) > _CLEAR_ARCSEC])
 
 
-def _galaxies(
+def field_galaxies(
     rng: np.random.Generator, photometry: Photometry, m: FloatArray, x: FloatArray, y: FloatArray
 ) -> list[Sersic]:
+    """Galaxies of i magnitudes m (n,) at x, y (n,) arcsec: redshifts, passive share, colours and sizes follow from m."""
     n = len(m)
     z = galaxy_redshifts(rng, m)
     red = rng.random(n) < np.clip(
