@@ -28,7 +28,8 @@ def additive(rng: np.random.Generator, survey: SurveyFacts, optics: Optics) -> F
     """Light (B, H, W) in flux units: left-over sky, stars outside the frame, trails, ghosts, unmasked cosmic rays."""
     size = optics.sampling.size_pix
     sky = np.array([survey.sky_sigma[band] for band in survey.bands])
-    out = sky[:, None, None] * survey.sky_residual * _smooth(rng, len(sky), size)
+    level = np.array([survey.sky_level.get(band, 0.0) for band in survey.bands])
+    out = sky[:, None, None] * (survey.sky_residual * _smooth(rng, len(sky), size) + level[:, None, None])
     out += outer_stars(rng, survey, optics)
     if _happens(rng, survey, "satellite_trail"):
         band = _one_band(rng, survey)

@@ -39,7 +39,7 @@ def _positions(rng: np.random.Generator, n: int, field_arcsec: float) -> FloatAr
 def field_galaxies(
     rng: np.random.Generator, photometry: Photometry, m: FloatArray, x: FloatArray, y: FloatArray
 ) -> list[Sersic]:
-    """Galaxies of i magnitudes m (n,) at x, y (n,) arcsec: redshifts, passive share, colours and sizes follow from m."""
+    """Galaxies of i magnitudes m (n,) at x, y (n,) arcsec; redshift, type, colours and size follow from m."""
     n = len(m)
     z = galaxy_redshifts(rng, m)
     red = rng.random(n) < np.clip(

@@ -24,9 +24,13 @@ def noise(rng: np.random.Generator, survey: SurveyFacts, size: int, depth: float
     n = int(fft.next_fast_len(size + _PAD_PIX, real=True))
     white = rng.standard_normal((len(survey.bands), n, n), dtype=np.float32)
     filters = [_filter(survey.noise_correlation.get(b, ()), survey.noise_correlation_pix, n) for b in survey.bands]
-    if any(f is not None for f in filters):
+    if survey.resampled_exposures or any(f is not None for f in filters):
         flat = np.ones((n, n // 2 + 1), np.float32)
         shape = np.stack([flat if f is None else f for f in filters])
+        if survey.resampled_exposures:
+            shape = shape * np.stack([_stack_filter(rng, survey.resampled_exposures, n) for _ in survey.bands])
+            full = np.concatenate([shape, shape[..., 1 : (n + 1) // 2]], axis=-1)
+            shape = shape / np.sqrt((full**2).mean(axis=(1, 2), keepdims=True))
         white = fft.irfft2(fft.rfft2(white) * shape, s=(n, n))
     sky = np.array([survey.sky_sigma[band] for band in survey.bands])
     scatter = np.exp(_BAND_SCATTER * rng.normal(size=len(sky)))
@@ -53,6 +57,29 @@ def expose(
     """Light (B, H, W) as observed, with its variance: sky and read noise, and photons at `gain` e- per flux unit."""
     variance = sky_sigma[:, None, None] ** 2 + np.clip(light, 0, None) / gain[:, None, None]
     return light + unit_noise * np.sqrt(variance), variance
+
+
+def _stack_filter(rng: np.random.Generator, exposures: int, n: int) -> FloatArray:
+    """Amplitude (n, n // 2 + 1) by which the noise of one stack departs from that of the mean over phases.
+
+    Interpolation at a fraction f of a pixel multiplies the noise's power spectrum by |K_f|^2 along each axis, where K_f
+    is the transform of the kernel's samples; a stack has the mean over its exposures.
+    """
+    power = _phase_power(n)
+    along_y, along_x = (power[rng.integers(0, len(power), exposures)] for _ in range(2))
+    mean = power.mean(axis=0)
+    stack = np.einsum("ey,ex->yx", along_y, along_x[:, : n // 2 + 1]) / exposures
+    return np.sqrt(stack / (mean[:, None] * mean[: n // 2 + 1])).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _phase_power(n: int) -> FloatArray:
+    """Power (32, n) of Lanczos-3 interpolation at 32 phases within a pixel, by frequency as in a Fourier transform."""
+    phase = (np.arange(32) + 0.5) / 32
+    sample = np.arange(-2, 4) - phase[:, None]
+    kernel = np.sinc(sample) * np.sinc(sample / 3)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return np.asarray(np.abs(fft.fft(kernel, n, axis=1)) ** 2)
 
 
 @lru_cache(maxsize=64)

@@ -84,7 +84,7 @@ class Population:
     source_beyond_depth_mag: float = 0.5
     source_reach_radii: float = 0.5
     neighbour_magnitude: Range = (16.5, 28.0)
-    neighbour_beyond_depth_mag: float = 0.7
+    neighbour_beyond_depth_mag: float = 2.0
     field_magnitude: Range = (17.0, 21.5)
     crowded_fraction: float = 0.15
     overdensity_sigma: float = 0.5

@@ -22,6 +22,7 @@ _RANGES = {  # least, greatest and unit of each single number
     "psf_ellipticity": (0.0, 0.3, "(a - b) / (a + b)"),
     "band_offset_arcsec": (0.0, 1.0, "arcsec"),
     "noise_correlation_pix": (0.0, 5.0, "pixels"),
+    "resampled_exposures": (0, 1000, "a number of exposures"),
     "noise_variation": (0.0, 1.0, "rms of the local variance over its mean"),
     "noise_pattern": (0.0, 1.0, "amplitude over the mean variance"),
     "noise_pattern_pix": (2.0, 1000.0, "a period in pixels"),
@@ -40,6 +41,7 @@ _PER_BAND = {  # unit of each mapping by band
     "gain": "electrons per flux unit",
     "saturation": "flux units",
     "depth_mag": "AB magnitude",
+    "sky_level": "a multiple of sky_sigma",
 }
 
 
@@ -83,10 +85,13 @@ class SurveyFacts:
     electrons per flux unit; saturation : flux units at which a pixel is full; bleeds : a full pixel spills along its
     column. noise_correlation_pix : Gaussian sigma in pixels of the kernel that the noise is smoothed with;
     noise_correlation : measured autocorrelation [dy][dx] of the noise, lag (0, 0) = 1, in place of that Gaussian;
-    noise_variation : rms of the variance from pixel to pixel over its mean, which exposures lost to cosmic rays leave in
-    a drizzled image; noise_pattern, noise_pattern_pix : amplitude and period of the beat that resampling leaves in the
+    resampled_exposures : exposures of a stack, each resampled by Lanczos-3 interpolation at a phase of its own, which
+    moves the correlation from field to field; 0: it does not vary.
+    noise_variation : rms of the variance from pixel to pixel over its mean, which exposures lost to cosmic rays leave
+    in a drizzled image; noise_pattern, noise_pattern_pix : amplitude and period of the beat that resampling leaves in the
     variance, cos(2 pi x / period) cos(2 pi y / period) (Fruchter & Hook 2002, section 7).
-    sky_residual : rms of the large-scale sky that the reduction left, in units of sky_sigma.
+    sky_residual, sky_level : rms of the large-scale sky that the reduction left, and its mean by band, in units of
+    sky_sigma.
 
     density_per_arcmin2 : galaxies to about the depth; star_density_per_arcmin2 : stars brighter than i = 23.
     spikes : diffraction spikes of a bright star (0: none); spike_angle_deg : of the first, from x towards y; left out
@@ -120,10 +125,12 @@ class SurveyFacts:
     bleeds: bool = False
     noise_correlation_pix: float = 0.0
     noise_correlation: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    resampled_exposures: int = 0
     noise_variation: float = 0.0
     noise_pattern: float = 0.0
     noise_pattern_pix: float = 8.0
     sky_residual: float = 0.0
+    sky_level: dict[str, float] = field(default_factory=dict)
     composite_shift_pix: tuple[float, float] = (0.0, 0.0)
     cutout_arcsec: float = 12.0
     density_per_arcmin2: float = 40.0
@@ -196,7 +203,7 @@ def _mappings(s: SurveyFacts) -> list[str]:
         if absent and name in ("psf_fwhm_arcsec", "zero_point"):
             faults.append(f"{name}: no value ({unit}) for bands {absent}")
         for band, value in values.items():
-            if not math.isfinite(value) or (value <= 0 and name not in ("zero_point", "depth_mag")):
+            if not math.isfinite(value) or (value <= 0 and name not in ("zero_point", "depth_mag", "sky_level")):
                 faults.append(f"{name}.{band} {value}: expected {unit}")
     for name in (*_PER_BAND, "filters", "psf_files", "noise_correlation"):
         unknown = sorted(set(getattr(s, name)) - set(s.bands))
