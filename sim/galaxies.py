@@ -73,10 +73,10 @@ def early_luminosity_and_size(
 def early_type(
     rng: np.random.Generator, photometry: Photometry, z: float, dispersion: float, xy: tuple[float, float] = (0.0, 0.0)
 ) -> Sersic:
-    """An early type of a velocity dispersion (km/s), smaller with redshift as (1+z)^-0.98 (van der Wel et al. 2008)."""
+    """An early type of a velocity dispersion (km/s), smaller with redshift as (1+z)^-0.49 (Beifiori et al. 2014)."""
     absolute, radius_kpc = early_luminosity_and_size(rng, dispersion)
     apparent = float(photometry.apparent_i(absolute, z))
-    radius = float(np.clip(radius_kpc / (1 + z) ** 0.98 / kpc_per_arcsec(z) * 1.1, 0.08, 8.0))
+    radius = float(np.clip(radius_kpc / (1 + z) ** 0.49 / kpc_per_arcsec(z) * 1.1, 0.08, 8.0))
     index = float(np.clip(rng.normal(4.0, 0.9) - 0.4 * (absolute + 21.5), 1.8, 7.0))  # brighter, more concentrated
     q = float(np.clip(rng.normal(0.78, 0.15), 0.35, 0.99))  # Hyde & Bernardi (2009)
     return Sersic(*xy, radius, index, q, rng.uniform(0, np.pi), photometry.flux(apparent, photometry.early(rng, z)))

@@ -211,7 +211,7 @@ def paired(
         shared = np.concatenate([masks[0]] * (len(right) // len(left))) & masks[1]
         chosen_real = _masked(chosen_real, shared[: len(left)])
         chosen_sim = _masked(chosen_sim, shared)
-    return chosen_real, chosen_sim, int(np.isfinite(bright).sum())
+    return chosen_real, chosen_sim, min(int(np.isfinite(bright).sum()), limit)
 
 
 def match(real: FloatArray, sim: FloatArray, rng: np.random.Generator, limit: int) -> tuple[IntArray, IntArray]:
