@@ -73,7 +73,11 @@ def early_luminosity_and_size(
 def early_type(
     rng: np.random.Generator, photometry: Photometry, z: float, dispersion: float, xy: tuple[float, float] = (0.0, 0.0)
 ) -> Sersic:
-    """An early type of a velocity dispersion (km/s), smaller with redshift as (1+z)^-0.49 (Beifiori et al. 2014)."""
+    """An early type of a velocity dispersion (km/s).
+
+    Sizes fall as (1+z)^-0.49: the moderate evolution of massive galaxies (Beifiori et al. 2014), and what red galaxies
+    of DES prefer to (1+z)^-0.98 (van der Wel et al. 2008); see docs/realism.md.
+    """
     absolute, radius_kpc = early_luminosity_and_size(rng, dispersion)
     apparent = float(photometry.apparent_i(absolute, z))
     radius = float(np.clip(radius_kpc / (1 + z) ** 0.49 / kpc_per_arcsec(z) * 1.1, 0.08, 8.0))

@@ -87,9 +87,9 @@ class SurveyFacts:
     noise_correlation : measured autocorrelation [dy][dx] of the noise, lag (0, 0) = 1, in place of that Gaussian;
     resampled_exposures : exposures of a stack, each resampled by Lanczos-3 interpolation at a phase of its own, which
     moves the correlation from field to field; 0: it does not vary.
-    noise_variation : rms of the variance from pixel to pixel over its mean, as exposures lost to cosmic rays leave it
-    in a drizzled image; noise_pattern, noise_pattern_pix : amplitude and period of the beat that resampling leaves in it,
-    cos(2 pi x / period) cos(2 pi y / period) (Fruchter & Hook 2002, section 7).
+    noise_variation : rms of the variance from pixel to pixel over its mean, as exposures lost to cosmic rays leave it.
+    noise_pattern, noise_pattern_pix : amplitude and period of the beat that resampling leaves in the variance, cos(2 pi
+    x / period) cos(2 pi y / period) (Fruchter & Hook 2002, section 7).
     sky_residual, sky_level : rms of the large-scale sky that the reduction left, and its mean by band, in units of
     sky_sigma.
 
