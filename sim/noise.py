@@ -69,7 +69,7 @@ def _stack_filter(rng: np.random.Generator, exposures: int, n: int) -> FloatArra
     along_y, along_x = (power[rng.integers(0, len(power), exposures)] for _ in range(2))
     mean = power.mean(axis=0)
     stack = np.einsum("ey,ex->yx", along_y, along_x[:, : n // 2 + 1]) / exposures
-    return np.sqrt(stack / (mean[:, None] * mean[: n // 2 + 1])).astype(np.float32)
+    return np.asarray(np.sqrt(stack / (mean[:, None] * mean[: n // 2 + 1])), np.float32)
 
 
 @lru_cache(maxsize=16)

@@ -64,11 +64,11 @@ def _train(pixels: Tensor, target: Tensor, epochs: int, seed: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     balance = (1 - target).sum() / target.sum().clamp(min=1)
     for _ in range(epochs):
-        for batch in torch.randperm(len(pixels), generator=order).split(_BATCH):
+        for batch in torch.split(torch.randperm(len(pixels), generator=order), _BATCH):
             turned = dihedral(pixels[batch], int(torch.randint(8, (1,), generator=order)))
             loss = F.binary_cross_entropy_with_logits(net(turned)[:, 0], target[batch], pos_weight=balance)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return net.eval()
