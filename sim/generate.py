@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
@@ -201,12 +201,13 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
         yield from map(make_shard, jobs)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _quiet) as pool:
-        waiting = [pool.submit(make_shard, job) for job in jobs]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        waiting: set[Future[int]] = set()
+        for job in jobs:  # no more than are worked on: Ctrl-C waits for these alone
+            waiting.add(pool.submit(make_shard, job))
+            if len(waiting) == workers:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in as_completed(waiting))
 
 
 def _quiet() -> None:

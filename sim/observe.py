@@ -20,8 +20,8 @@ __all__ = [
 ]  # fmt: skip
 
 Points = Sequence[tuple[float, float, FloatArray]]
-_MARGIN_PIX = 8  # least that is simulated beyond the cutout's edge: light and PSF wings come in from outside
-_SAMPLES_PER_FWHM = 7.5
+_MARGIN_PIX = 12  # least that is simulated beyond the cutout's edge: light and PSF wings come in from outside
+_SAMPLES_PER_FWHM = {"ground": 7.5, "space": 5.0}  # a diffraction PSF has no frequencies beyond its cut-off
 _MAX_OVERSAMPLE = 4
 
 
@@ -98,7 +98,7 @@ def sampling(survey: SurveyFacts) -> Sampling:
     """The cutout and fine grid of a survey: as many samples per pixel as its sharpest PSF needs."""
     sharpest = min(survey.psf_fwhm_arcsec.values())
     core = np.sqrt(max(sharpest**2 - (PIXEL_FWHM * survey.pixel_scale_arcsec) ** 2, (0.5 * sharpest) ** 2))
-    oversample = int(np.ceil(_SAMPLES_PER_FWHM * survey.pixel_scale_arcsec / core - 0.2))
+    oversample = int(np.ceil(_SAMPLES_PER_FWHM[survey.kind] * survey.pixel_scale_arcsec / core - 0.2))
     return Sampling(
         round(survey.cutout_arcsec / survey.pixel_scale_arcsec),
         survey.pixel_scale_arcsec,

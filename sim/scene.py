@@ -195,33 +195,40 @@ def _compact(steepness: float) -> float:
 
 
 @njit(cache=True, fastmath=True)
-def _weight(distance: float) -> float:
-    """Share of a point's light that a sample at this distance (in samples) gets, along one axis.
+def _weights(place, out):  # type: ignore[no-untyped-def]
+    """Shares (6,) of a point's light that the samples from floor(place) - 2 on get, along one axis.
 
-    Linear sharing, sharpened by (-1, 26, -1) / 24 so that to third order a sample holds the mean over its own area. Its
-    response near the sampling frequency is a tenth of that of the plain mean: what is narrower than a sample aliases
-    ten times less.
+    The adjoint of cubic interpolation, then (1, 22, 1) / 24: the first four moments are those of the mean over a
+    sample's area, wherever in it the point lies, and what is narrower than a sample hardly aliases.
     """
-    d = abs(distance)
-    if d < 1:
-        return (26 * (1 - d) - d) / 24
-    return -(2 - d) / 24 if d < 2 else 0.0
+    u = place - math.floor(place)
+    a, b = -u * (u - 1) * (u - 2) / 6, (u + 1) * (u - 1) * (u - 2) / 2
+    c, d = -(u + 1) * u * (u - 2) / 2, (u + 1) * u * (u - 1) / 6
+    out[0] = a / 24
+    out[1] = (22 * a + b) / 24
+    out[2] = (a + 22 * b + c) / 24
+    out[3] = (b + 22 * c + d) / 24
+    out[4] = (c + 22 * d) / 24
+    out[5] = d / 24
 
 
 @njit(cache=True, fastmath=True)
-def _share(stamp, x, y, light):  # type: ignore[no-untyped-def]
-    """Share the light of a point at (x, y) samples, at most one from the middle, among a stamp's samples (5, 5)."""
-    left, top = int(math.floor(x)), int(math.floor(y))
-    for m in range(top + 1, top + 5):
-        across = _weight(y - (m - 2)) * light
-        for n in range(left + 1, left + 5):
-            stamp[m, n] += across * _weight(x - (n - 2))
+def _share(stamp, x, y, light, across, down):  # type: ignore[no-untyped-def]
+    """Share the light of a point at (x, y) samples, at most half a one from the middle, among a stamp's (7, 7)."""
+    _weights(x, across)
+    _weights(y, down)
+    left, top = int(math.floor(x)) + 1, int(math.floor(y)) + 1
+    for m in range(6):
+        part = down[m] * light
+        for n in range(6):
+            stamp[top + m, left + n] += part * across[n]
 
 
 @njit(cache=True, fastmath=True)
 def _deposit(image, x, y, light, steepness):  # type: ignore[no-untyped-def]
     """Add light (B, n) at samples (x, y) to an image (B, rows, columns): what is compact shared, the rest where it is."""
     rows, columns = image.shape[1:]
+    across, down = np.empty(6), np.empty(6)
     for k in range(x.shape[0]):
         compact = _compact(steepness[k])
         i, j = int(math.floor(y[k] + 0.5)), int(math.floor(x[k] + 0.5))
@@ -229,12 +236,14 @@ def _deposit(image, x, y, light, steepness):  # type: ignore[no-untyped-def]
             image[band, i, j] += light[band, k] * (1 - compact)
         if compact == 0.0:
             continue
-        for m in range(max(0, i - 2), min(rows, i + 3)):
-            across = _weight(y[k] - m) * compact
-            for n in range(max(0, j - 2), min(columns, j + 3)):
-                share = across * _weight(x[k] - n)
+        _weights(x[k], across)
+        _weights(y[k], down)
+        left, top = int(math.floor(x[k])) - 2, int(math.floor(y[k])) - 2
+        for m in range(max(0, -top), min(6, rows - top)):
+            for n in range(max(0, -left), min(6, columns - left)):
+                share = down[m] * across[n] * compact
                 for band in range(image.shape[0]):
-                    image[band, m, n] += light[band, k] * share
+                    image[band, top + m, left + n] += light[band, k] * share
 
 
 @njit(cache=True, fastmath=True)
@@ -242,7 +251,8 @@ def _paint(canvas, rows, flux, reach, step):  # type: ignore[no-untyped-def]
     size = canvas.shape[1]
     middle = (size - 1) / 2
     stack = np.empty((3 * _MAX_DEPTH + 4, 3))  # parts still to do: x, y, side
-    stamp = np.empty((5, 5))
+    stamp = np.empty((7, 7))
+    across, down = np.empty(6), np.empty(6)
     for c in range(rows.shape[0]):
         x0, y0 = rows[c, 0], rows[c, 1]
         first_row = max(0, int(math.ceil((y0 - reach[c]) / step + middle)))
@@ -260,7 +270,7 @@ def _paint(canvas, rows, flux, reach, step):  # type: ignore[no-untyped-def]
                 for m in range(i, min(i + 3, size)):
                     for n in range(j, min(j + 3, size)):
                         dy, dx = (m - middle) * step - y0, (n - middle) * step - x0
-                        _paint_sample(canvas, rows[c], flux[c], m, n, dx, dy, step, stack, stamp)
+                        _paint_sample(canvas, rows[c], flux[c], m, n, dx, dy, step, stack, stamp, across, down)
 
 
 @njit(cache=True, fastmath=True)
@@ -289,7 +299,7 @@ def _paint_block(canvas, row, flux, i, j, dx, dy, step):  # type: ignore[no-unty
 
 
 @njit(cache=True, fastmath=True)
-def _paint_sample(canvas, row, flux, i, j, left, top, step, stack, stamp):  # type: ignore[no-untyped-def]
+def _paint_sample(canvas, row, flux, i, j, left, top, step, stack, stamp, across, down):  # type: ignore[no-untyped-def]
     """One sample, cut into quarters where the profile is steep."""
     size = canvas.shape[1]
     _, _, radius, q, cos, sin, power, b = row
@@ -305,7 +315,7 @@ def _paint_sample(canvas, row, flux, i, j, left, top, step, stack, stamp):  # ty
         u, v = dx * cos + dy * sin, dy * cos - dx * sin
         r2 = q * u * u + v * v / q
         t = (r2 * scale2) ** power
-        near = max(math.sqrt(r2) - 0.7 * side, cusp)
+        near = max(math.sqrt(r2) - 0.7 * side / math.sqrt(q), cusp)
         matters = near < 4 * radius or b * (t - 1) < _LAST_CUT
         if matters and fine * side * max(power * b * t, 1.0) > near and side > smallest:
             if not spread:
@@ -323,18 +333,18 @@ def _paint_sample(canvas, row, flux, i, j, left, top, step, stack, stamp):  # ty
             if spread:
                 steepness = fine * step * max(power * b * t, 1.0) / max(math.sqrt(r2), cusp)
                 compact = _compact(steepness) * part
-                _share(stamp, (dx - left) / step, (dy - top) / step, compact)
+                _share(stamp, (dx - left) / step, (dy - top) / step, compact, across, down)
                 part -= compact
             value += part
     if not spread:
         for band in range(canvas.shape[0]):
             canvas[band, i, j] += flux[band] * value
         return
-    stamp[2, 2] += value
-    for m in range(max(0, 2 - i), min(5, size + 2 - i)):
-        for n in range(max(0, 2 - j), min(5, size + 2 - j)):
+    stamp[3, 3] += value
+    for m in range(max(0, 3 - i), min(7, size + 3 - i)):
+        for n in range(max(0, 3 - j), min(7, size + 3 - j)):
             for band in range(canvas.shape[0]):
-                canvas[band, i + m - 2, j + n - 2] += flux[band] * stamp[m, n]
+                canvas[band, i + m - 3, j + n - 3] += flux[band] * stamp[m, n]
 
 
 @njit(cache=True, fastmath=True)

@@ -19,7 +19,7 @@ from stages.stretch import from_composite, to_composite
 from stages.survey import SurveyFacts
 
 Points = Sequence[tuple[float, float, FloatArray]]
-FLOOR = 0.01  # of the sky's rms per pixel: fainter wings are not painted
+FLOOR = 0.004  # of the sky's rms per pixel: fainter wings are not painted
 
 
 class View(Protocol):

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 
 from sim import generate
@@ -94,7 +95,7 @@ def test_a_full_disk_leaves_a_set_that_can_be_resumed(config, small, tmp_path, m
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_killed_worker_is_reported_and_ctrl_c_stops_within_a_shard(tmp_path):
+def test_a_killed_worker_is_reported_and_leaves_a_set_that_can_be_resumed(tmp_path):
     out = tmp_path / "killed"
     command = [sys.executable, "sim/generate.py", "--survey", "des", "--n", "4096", "--out", str(out)]
     run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
@@ -105,11 +106,23 @@ def test_a_killed_worker_is_reported_and_ctrl_c_stops_within_a_shard(tmp_path):
     assert json.loads((out / "manifest.json").read_text())["status"] == "unfinished"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_stops_with_a_message_and_leaves_a_set_that_can_be_resumed(tmp_path):
+    out = tmp_path / "stopped"
+    command = [sys.executable, "sim/generate.py", "--survey", "des", "--n", "4096", "--out", str(out)]
+    run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    wait_for_workers(run.pid)
+    run.send_signal(signal.SIGINT)
+    assert "--resume goes on from here" in run.communicate(timeout=120)[1]
+    assert run.returncode == 130
+    assert json.loads((out / "manifest.json").read_text())["status"] == "unfinished"
+
+
 def wait_for_workers(pid):
     """Process ids of the drawing processes, once both are there."""
     for _ in range(600):
-        listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True).stdout
-        workers = [int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line]
+        children = psutil.Process(pid).children()
+        workers = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
         if len(workers) == 2:
             return workers
         time.sleep(0.1)
