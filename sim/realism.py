@@ -42,7 +42,7 @@ from sim.realism_score import (
 from stages.dataset import DatasetError
 from stages.ingest import InputError
 
-_MIN_PAIRS = 20
+_MIN_PAIRS = 12
 
 
 @dataclass(frozen=True, eq=False)
