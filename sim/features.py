@@ -209,7 +209,7 @@ def neighbour_features(p: Plane, xy_pix: FloatArray, aperture: float) -> dict[st
 
 
 def neighbours_mask(cutout: Cutout, beyond_pix: float) -> BoolArray:
-    """Pixels (H, W) of the objects of the middle band whose centres lie more than that from the object's, grown by 3."""
+    """Pixels (H, W) of the middle band's objects whose centres lie further than that from the object's, grown by 3."""
     k = cutout.bands.index(main_band(cutout.bands))
     p = plane(cutout.flux[k], cutout.valid[k])
     found, where = sep.extract(
