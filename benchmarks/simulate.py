@@ -35,8 +35,8 @@ from sim.lens import Lens, PowerLaw
 from sim.noise import expose, noise
 from sim.observe import Optics, sampling
 from sim.photometry import Photometry
-from sim.psf import draw_seeing, frequencies, transfer
 from sim.population import Deflector, Sersic, Source, deflector, neighbours, source
+from sim.psf import draw_seeing, frequencies, transfer
 from sim.scene import Grid, lensed_light, paint, peak_fluxes, profiles
 from sim.view import FLOOR
 from stages import config as configuration
@@ -59,14 +59,18 @@ class Scene:
     stars: Points
 
     def light(self) -> list[Sersic]:
+        """Every profile that is not lensed."""
         return [*self.galaxies, *self.lens.light]
 
     def lensed_points(self) -> Points:
+        """Images of the source's point, if it has one."""
         first = self.sources[0]
         if not first.point_flux.any():
             return []
         found = images.solve(self.lens.mass, *first.point_xy)
-        return [(x, y, first.point_flux * abs(m)) for x, y, m in zip(found.x, found.y, found.magnification, strict=True)]
+        return [
+            (x, y, first.point_flux * abs(m)) for x, y, m in zip(found.x, found.y, found.magnification, strict=True)
+        ]
 
 
 def main() -> int:
@@ -89,7 +93,7 @@ def main() -> int:
         differences = [difference(s, options.reference) for s in scenes[: options.compared]]
         worst = max(worst, *differences)
         print(
-            f"{name}: {rates[0]:.0f} scenes/s, plain lenstronomy {rates[1]:.1f} scenes/s, ratio {rates[0] / rates[1]:.1f}; "
+            f"{name}: {rates[0]:.0f} scenes/s, plain lenstronomy {rates[1]:.1f}, ratio {rates[0] / rates[1]:.1f}; "
             f"largest difference {max(differences):.1e} of the peak, median {np.median(differences):.1e} "
             f"({len(survey.bands)} bands, {options.scenes} scenes, one process)"
         )

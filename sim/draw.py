@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sim import truth
 from sim.backgrounds import Backgrounds, RealView
@@ -107,7 +108,7 @@ class Drawn:
 
     cutout: Cutout
     row: dict[str, Any]
-    arc_mask: FloatArray
+    arc_mask: npt.NDArray[np.uint8]
 
 
 def draw_pair(
@@ -125,9 +126,7 @@ def draw_pair(
             pair = _try_lens(rng, view, config, prior, lens, kind, given.stamps, name)
             if pair is not None:
                 return pair
-    return [
-        _impostor(rng, _view(rng, survey, config, prior), config, prior, f"{name}{part}") for part in ("a", "b")
-    ]
+    return [_impostor(rng, _view(rng, survey, config, prior), config, prior, f"{name}{part}") for part in ("a", "b")]
 
 
 def _view(rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, prior: Population) -> SimulatedView:
@@ -250,8 +249,8 @@ def _on_real_sky(
             if pair is not None:
                 return pair
     raise ValueError(
-        f"no lens could be seen on any of {len(given.backgrounds)} backgrounds in {_TRIES} tries. Lower the selection's "
-        "min_arc_snr or min_theta_e_seeing in the configuration, or give deeper cutouts."
+        f"no lens could be seen on any of {len(given.backgrounds)} backgrounds in {_TRIES} tries. Lower the "
+        "selection's min_arc_snr or min_theta_e_seeing in the configuration, or give deeper cutouts."
     )
 
 
@@ -303,7 +302,12 @@ def _point_rows(view: View, points: Points, variance: FloatArray) -> dict[str, F
 
 
 def _finish(
-    view: View, recorded: tuple[FloatArray, FloatArray], row: dict[str, Any], mask: FloatArray, system: str, ident: str
+    view: View,
+    recorded: tuple[FloatArray, FloatArray],
+    row: dict[str, Any],
+    mask: npt.NDArray[np.uint8],
+    system: str,
+    ident: str,
 ) -> Drawn:
     """Wrap up with the truth; pixels that the instrument lost are NaN."""
     flux, variance = recorded

@@ -1,6 +1,6 @@
 """Make a labelled data set: python sim/generate.py --survey des --n 10000 --out data/des --seed 1 --workers 2.
 
-On real sky: --backgrounds DIR paints lensed light on your own cutouts. With real galaxies as sources: --source-galaxies.
+On real sky: --backgrounds DIR paints lensed light on your own cutouts. Real galaxies as sources: --source-galaxies.
 """
 
 from __future__ import annotations

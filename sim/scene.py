@@ -1,4 +1,4 @@
-"""Parameters to noiseless light on a grid: Sersic profiles and lensed light, sampled finely only where light needs it."""
+"""Parameters to noiseless light on a grid: profiles and lensed light, sampled finely only where light needs it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def peak_fluxes(components: Sequence[Sersic], rows: npt.NDArray[np.float64]) -> 
     """Surface brightness (n, B) at the half-light radius of each profile, in flux per square arcsec."""
     b, n = rows[:, 7], 0.5 / rows[:, 6]
     total = 2 * np.pi * n * rows[:, 2] ** 2 * np.exp(b) * b ** (-2 * n) * gamma_function(2 * n)
-    return np.array([c.flux for c in components], float) / total[:, None]
+    return np.asarray(np.array([c.flux for c in components], float) / total[:, None])
 
 
 def paint(canvas: FloatArray, grid: Grid, components: Sequence[Sersic], floor: FloatArray | float = 0.0) -> None:
@@ -188,7 +188,7 @@ def _spread(beta_x: FloatArray, beta_y: FloatArray) -> FloatArray:
 
 
 @njit(cache=True, fastmath=True)
-def _compact(steepness: float) -> float:
+def _compact(steepness):  # type: ignore[no-untyped-def]
     """Share of the light at a place that counts as a point for the grid: none below steepness 1, all above 2.5."""
     s = min(max((steepness - 1) / 1.5, 0.0), 1.0)
     return s * s * (3 - 2 * s)
@@ -217,7 +217,7 @@ def _share(stamp, x, y, light, across, down):  # type: ignore[no-untyped-def]
     """Share the light of a point at (x, y) samples, at most half a one from the middle, among a stamp's (7, 7)."""
     _weights(x, across)
     _weights(y, down)
-    left, top = int(math.floor(x)) + 1, int(math.floor(y)) + 1
+    left, top = math.floor(x) + 1, math.floor(y) + 1
     for m in range(6):
         part = down[m] * light
         for n in range(6):
@@ -226,19 +226,19 @@ def _share(stamp, x, y, light, across, down):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def _deposit(image, x, y, light, steepness):  # type: ignore[no-untyped-def]
-    """Add light (B, n) at samples (x, y) to an image (B, rows, columns): what is compact shared, the rest where it is."""
+    """Add light (B, n) at samples (x, y) to an image (B, rows, columns): what is compact is shared."""
     rows, columns = image.shape[1:]
     across, down = np.empty(6), np.empty(6)
     for k in range(x.shape[0]):
         compact = _compact(steepness[k])
-        i, j = int(math.floor(y[k] + 0.5)), int(math.floor(x[k] + 0.5))
+        i, j = math.floor(y[k] + 0.5), math.floor(x[k] + 0.5)
         for band in range(image.shape[0]):
             image[band, i, j] += light[band, k] * (1 - compact)
         if compact == 0.0:
             continue
         _weights(x[k], across)
         _weights(y[k], down)
-        left, top = int(math.floor(x[k])) - 2, int(math.floor(y[k])) - 2
+        left, top = math.floor(x[k]) - 2, math.floor(y[k]) - 2
         for m in range(max(0, -top), min(6, rows - top)):
             for n in range(max(0, -left), min(6, columns - left)):
                 share = down[m] * across[n] * compact
@@ -255,10 +255,10 @@ def _paint(canvas, rows, flux, reach, step):  # type: ignore[no-untyped-def]
     across, down = np.empty(6), np.empty(6)
     for c in range(rows.shape[0]):
         x0, y0 = rows[c, 0], rows[c, 1]
-        first_row = max(0, int(math.ceil((y0 - reach[c]) / step + middle)))
-        last_row = min(size - 1, int(math.floor((y0 + reach[c]) / step + middle)))
-        first_column = max(0, int(math.ceil((x0 - reach[c]) / step + middle)))
-        last_column = min(size - 1, int(math.floor((x0 + reach[c]) / step + middle)))
+        first_row = max(0, math.ceil((y0 - reach[c]) / step + middle))
+        last_row = min(size - 1, math.floor((y0 + reach[c]) / step + middle))
+        first_column = max(0, math.ceil((x0 - reach[c]) / step + middle))
+        last_column = min(size - 1, math.floor((x0 + reach[c]) / step + middle))
         for i in range(first_row, last_row + 1, 3):
             for j in range(first_column, last_column + 1, 3):
                 dy, dx = (i + 1 - middle) * step - y0, (j + 1 - middle) * step - x0

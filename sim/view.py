@@ -23,20 +23,39 @@ FLOOR = 0.004  # of the sky's rms per pixel: fainter wings are not painted
 
 
 class View(Protocol):
-    """One piece of sky under one set of conditions; a lens and its twin share it, noise and all.
+    """One piece of sky under one set of conditions; a lens and its twin share it, noise and all."""
 
-    sky_sigma : (B,) rms of the sky; points : stars of the field; system : what every use of this sky shares ("" for
-    none): the unit of every split.
-    """
+    @property
+    def survey(self) -> SurveyFacts:
+        """Facts of the survey."""
 
-    survey: SurveyFacts
-    optics: Optics
-    photometry: Photometry
-    xy_pix: FloatArray
-    valid: BoolArray
-    sky_sigma: FloatArray
-    points: Points
-    system: str
+    @property
+    def optics(self) -> Optics:
+        """Sampling and PSFs."""
+
+    @property
+    def photometry(self) -> Photometry:
+        """Magnitudes to flux."""
+
+    @property
+    def xy_pix(self) -> FloatArray:
+        """The catalogue's position (2,)."""
+
+    @property
+    def valid(self) -> BoolArray:
+        """Pixels (B, H, W) that the image has."""
+
+    @property
+    def sky_sigma(self) -> FloatArray:
+        """Rms of the sky (B,)."""
+
+    @property
+    def points(self) -> Points:
+        """Stars of the field."""
+
+    @property
+    def system(self) -> str:
+        """What every use of this sky shares ("" for none): the unit of every split."""
 
     def base(self, light: Sequence[Sersic]) -> FloatArray:
         """Noiseless pixels (B, H, W) of everything but the lensed light; `light` is the deflector's."""
@@ -144,4 +163,3 @@ def through_composite(flux: FloatArray, survey: SurveyFacts) -> FloatArray:
     out = flux.copy()
     out[planes] = from_composite(picture, survey.stretch)
     return out
-

@@ -1,8 +1,8 @@
 """The Lupton et al. (2004) colour composite and its inverse.
 
 Forward: p_c = scale_c * flux_c, I = mean of the three p_c, plane c = p_c * asinh(alpha Q I) / (Q I), clipped to
-0..1 and rounded or truncated to 8 bits. The inverse takes the middle of what gives a level: going there and back changes
-no picture. Negative pixels come back as 0, a plane at 255 as the least flux that it can have had.
+0..1 and rounded or truncated to 8 bits. The inverse takes the middle of what gives a level: going there and back
+changes no picture. Negative pixels come back as 0, a plane at 255 as the least flux that it can have had.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def test_blind_cutouts_are_out_of_domain(predictor: Predictor, cutouts: list[Cut
     result = predictor.predict([blind, cutouts[0]])
     assert result.out_of_domain.tolist() == [True, False]
     assert np.isfinite(result.p_lens).all()
-    assert result.p_lens_err[0] > result.p_lens_err[1]
+    p = result.p_lens[0]
+    assert result.p_lens_err[0] >= p * (1 - p)  # nothing was seen: as wide as a probability can be
 
 
 def test_training_again_gives_the_same_weights(data_dir: Path, tmp_path: Path, cutouts: list[Cutout]) -> None:

@@ -16,7 +16,7 @@ ONE = np.ones(1)
 
 
 def seen(light, samples=1):
-    """Light, given at so many samples a side of each sample, through a PSF of FWHM seven and a half samples, as in surveys.
+    """Light, given at so many samples a side of each sample, through a PSF of FWHM 7.5 samples, as in surveys.
 
     See `sim.observe`. What is narrower than a sample would alias if it were binned first.
     """
