@@ -61,10 +61,10 @@ def pixel_scale_arcsec(header: fits.Header, wcs: WCS | None, facts: SurveyFacts 
 def seeing_arcsec(
     header: fits.Header, index: int, band: str, kernel: FloatArray | None, scale: float, facts: SurveyFacts | None
 ) -> float:
-    """FWHM in arcsec of one band: from its PSF, its own keyword, a common keyword or the survey."""
+    """FWHM in arcsec of plane `index`: from its PSF, its own keyword (FWHM1 is plane 0), a common one or the survey."""
     if kernel is not None and np.isfinite(measured := psf_fwhm_pix(kernel)):
         return measured * scale
-    for key in (f"FWHM{index}", f"FWHM_{band}".upper(), *_SEEING_KEYS):
+    for key in (f"FWHM{index + 1}", f"FWHM_{band}".upper(), *_SEEING_KEYS):
         value = _number(header.get(key))
         if 0.01 < value < 10:
             return value
