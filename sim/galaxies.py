@@ -75,8 +75,8 @@ def early_type(
 ) -> Sersic:
     """An early type of a velocity dispersion (km/s).
 
-    Sizes fall as (1+z)^-0.49: the moderate evolution of massive galaxies (Beifiori et al. 2014), and what red galaxies
-    of DES prefer to (1+z)^-0.98 (van der Wel et al. 2008); see docs/realism.md.
+    Sizes fall as (1+z)^-0.49: fitted to red galaxies of DES, which look more alike so than with the (1+z)^-0.98 of van der
+    Wel et al. (2008); see docs/realism.md. No publication is behind the exponent.
     """
     absolute, radius_kpc = early_luminosity_and_size(rng, dispersion)
     apparent = float(photometry.apparent_i(absolute, z))

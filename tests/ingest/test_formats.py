@@ -41,7 +41,9 @@ def test_cube_with_bands_scale_and_unit(tmp_path: Path) -> None:
 
 
 def test_numbered_seeing_belongs_to_the_plane_of_its_number(tmp_path: Path) -> None:
-    write(tmp_path / "a.fits", noise(3, 30, 30), BANDS="gri", PIXSCALE=0.25, FWHM1=1.1, FWHM2=0.9, FWHM3=0.8, SEEING=0.9)
+    write(
+        tmp_path / "a.fits", noise(3, 30, 30), BANDS="gri", PIXSCALE=0.25, FWHM1=1.1, FWHM2=0.9, FWHM3=0.8, SEEING=0.9
+    )
     (cutout,), _ = read(tmp_path)
     np.testing.assert_allclose(cutout.psf_fwhm_arcsec, [1.1, 0.9, 0.8])
 
