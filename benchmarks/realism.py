@@ -1,4 +1,4 @@
-"""Simulated against real for four real sets: python benchmarks/realism.py --real ../shared/real --out runs/realism.
+"""Simulated against real for four real sets: python benchmarks/realism.py --real REAL --out runs/realism.
 
 For each set: simulate what benchmarks/realism/SET.yaml asks for, then compare with sim/realism.py; one line a set.
 """

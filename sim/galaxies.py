@@ -75,8 +75,8 @@ def early_type(
 ) -> Sersic:
     """An early type of a velocity dispersion (km/s).
 
-    Sizes fall as (1+z)^-0.49: fitted to red galaxies of DES, which look more alike so than with the (1+z)^-0.98 of van der
-    Wel et al. (2008); see docs/realism.md. No publication is behind the exponent.
+    Sizes fall as (1+z)^-0.49, fitted to red galaxies of DES: (1+z)^-0.98 (van der Wel et al. 2008) makes them look less
+    alike, see docs/realism.md. No publication is behind the exponent.
     """
     absolute, radius_kpc = early_luminosity_and_size(rng, dispersion)
     apparent = float(photometry.apparent_i(absolute, z))
