@@ -76,7 +76,7 @@ def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows]:
     """Training rows of visible arcs, and of everything else but arcs too faint to be seen."""
     arc = has_arc(data, np.arange(len(data.truth)), config)
     truth = data.truth
-    faint = (truth["label"] == 1).to_numpy() & ~arc & (truth["kind"] != "lens_quasar").to_numpy()
+    faint = (truth["label"] == 1).to_numpy() & ~arc & (truth["kind"] == "lens_galaxy").to_numpy()
     train_part = (truth["part"] == "train").to_numpy()
     return np.flatnonzero(train_part & arc), np.flatnonzero(train_part & ~arc & ~faint)
 

@@ -21,7 +21,8 @@ class ClassifierConfig:
     """Settings of stage 1; see `configs/classifier.yaml`.
 
     members : networks in the ensemble, each from its own seed; width : channels of the first layer;
-    positive_share : lenses in a batch; min_arc_snr : lenses whose arcs are fainter are left out of training.
+    positive_share : lenses in a batch; min_arc_snr, min_arc_contrast : lenses whose arcs are fainter, or fainter beside
+    their deflector, are left out of training.
     """
 
     members: int = 2
@@ -30,6 +31,7 @@ class ClassifierConfig:
     label_smoothing: float = 0.05
     positive_share: float = 0.4
     min_arc_snr: float = 25.0
+    min_arc_contrast: float = 0.15
     seed: int = 1
     workers: int = 2
     schedule: Schedule = field(default_factory=Schedule)

@@ -60,7 +60,8 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
 def usable(data: Cached, config: ClassifierConfig) -> tuple[Rows, Rows]:
     """Rows of training lenses and non-lenses, without arcs too faint to be seen (which teach noise) and their twins."""
     truth = data.truth
-    faint = (truth["kind"] == "lens_galaxy") & (truth["arc_snr"] < config.min_arc_snr)
+    hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
+    faint = (truth["kind"] == "lens_galaxy") & hidden
     keep = (truth["part"] == "train") & ~truth["system"].isin(set(truth.loc[faint, "system"]))
     return (
         np.flatnonzero((keep & (truth["label"] == 1)).to_numpy()),
