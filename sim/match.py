@@ -33,7 +33,7 @@ from stages.ingest import IngestOptions, InputError
 from stages.ingest.field import ReadError
 from stages.ingest.listing import Entry, entries
 from stages.ingest.pictures import survey_by_name
-from stages.ingest.stream import _quiet as leave_ctrl_c
+from stages.ingest.stream import leave_ctrl_c
 from stages.survey import SurveyFacts
 
 _SHOWN_PROBLEMS = 5

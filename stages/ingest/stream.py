@@ -45,7 +45,7 @@ class Survey:
         if workers == 0:
             yield from (read_batch(part, self.options) for part in plan)
             return
-        with ProcessPoolExecutor(workers, get_context("spawn"), _quiet) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), leave_ctrl_c) as pool:
             waiting: deque[Future[CutoutBatch]] = deque()
             try:
                 for part in plan:
@@ -80,6 +80,6 @@ class Survey:
             yield part
 
 
-def _quiet() -> None:
+def leave_ctrl_c() -> None:
     """Leave Ctrl-C to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
