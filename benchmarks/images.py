@@ -23,8 +23,8 @@ from scipy.spatial import Delaunay
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.images import ImageSearchError, solve
-from sim.lens import Lens, PowerLaw, Subhalo
+from sim.lensing.images import ImageSearchError, solve
+from sim.lensing.lens import Lens, PowerLaw, Subhalo
 
 MODELS = ("single", "satellites", "subhaloes", "foreground", "everything")
 

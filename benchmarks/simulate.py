@@ -28,15 +28,15 @@ from scipy.signal import fftconvolve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim import images
 from sim.draw import SimConfig
 from sim.generate import load_survey
-from sim.lens import Lens, PowerLaw
-from sim.noise import expose, noise
+from sim.instrument.noise import expose, noise
+from sim.instrument.psf import draw_seeing, frequencies, transfer
+from sim.lensing import images
+from sim.lensing.lens import Lens, PowerLaw
 from sim.observe import Optics, sampling
-from sim.photometry import Photometry
 from sim.population import Deflector, Sersic, Source, deflector, neighbours, source
-from sim.psf import draw_seeing, frequencies, transfer
+from sim.populations.photometry import Photometry
 from sim.scene import Grid, lensed_light, paint, peak_fluxes, profiles
 from sim.view import FLOOR
 from stages import config as configuration

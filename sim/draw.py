@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import truth
-from sim.backgrounds import Backgrounds, RealView
-from sim.images import Images, solve
 from sim.impostors import KINDS, Stage
+from sim.lensing.images import Images, solve
 from sim.population import Deflector, Population, Source, deflector, source
-from sim.real_galaxies import Stamps
+from sim.populations.real_galaxies import Stamps
+from sim.real_sky.backgrounds import Backgrounds, RealView
 from sim.scene import lensed_light
 from sim.view import Points, SimulatedView, View
 from stages.records import BoolArray, Cutout, FloatArray

@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.backgrounds import BackgroundOptions, Backgrounds
 from sim.draw import Ingredients, SimConfig, draw_pair
-from sim.real_galaxies import Stamps
+from sim.populations.real_galaxies import Stamps
+from sim.real_sky.backgrounds import BackgroundOptions, Backgrounds
 from stages import __version__
 from stages import config as configuration
 from stages.dataset import Shard, write_shard

@@ -1,15 +1,15 @@
 """What fools finders: one function per kind of non-lens, each painting on a `Stage`; `configs/sim.yaml` says how often.
 
 Colours, magnitudes and sizes come from the same priors as the lenses', mostly from a lens that is drawn and not painted
-(`sim.stage.likeness`), so that only the morphology tells.
+(`sim.impostor_kinds.stage.likeness`), so that only the morphology tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim import chance, companions, discs, edge_on, flaws, interacting
-from sim.stage import Painted, Stage
+from sim.impostor_kinds import chance, companions, discs, edge_on, flaws, interacting
+from sim.impostor_kinds.stage import Painted, Stage
 
 KINDS: dict[str, Callable[[Stage], Painted]] = {
     "early_type": companions.early,

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.match_facts import Match, MatchError, checked, combine, write_kernels
-from sim.match_image import ImageStats, measure_entry
-from sim.match_stretch import StretchError, fit_pair
+from sim.matching.facts import Match, MatchError, checked, combine, write_kernels
+from sim.matching.image import ImageStats, measure_entry
+from sim.matching.stretch import StretchError, fit_pair
 from stages import config as configuration
 from stages.ingest import IngestOptions, InputError
 from stages.ingest.field import ReadError
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> Match:
     checked(match.facts)
     text = yaml.safe_dump(_plain(match.facts), sort_keys=False, default_flow_style=None, width=118, allow_unicode=True)
     options.out.write_text(text)
-    from sim.match_page import draw
+    from sim.matching.page import draw
 
     draw(match, options.out.with_suffix(".png"))
     return match

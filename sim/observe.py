@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from sim.artefacts import defects
-from sim.noise import expose, noise
-from sim.psf import PIXEL_FWHM, ComplexArray, draw_seeing, kernel_transfer, transfer
+from sim.instrument.artefacts import defects
+from sim.instrument.noise import expose, noise
+from sim.instrument.psf import PIXEL_FWHM, ComplexArray, draw_seeing, kernel_transfer, transfer
 from sim.scene import Grid
 from stages.records import FloatArray
 from stages.survey import SurveyFacts

@@ -2,8 +2,8 @@
 
 Reads real cutouts (any survey that `pipeline.py` reads) and a simulated data set, pairs them at equal brightness, and
 asks two classifiers which is which, in cross-validation that never splits a tile or a simulated system: a forest on the
-features of `sim/features.py`, and a small network on the pixels. An AUC of 0.5 means that nothing gives the simulation
-away. Writes `realism.html` (pairs side by side, each feature's two distributions, what the data set holds) and
+features of `sim/likeness/features.py`, and a small network on the pixels. An AUC of 0.5 means that nothing gives the
+simulation away. Writes `realism.html` (pairs side by side, each feature's two distributions, what the data set holds) and
 `realism.json`. The exit code is 1 where an AUC exceeds --max-auc, 2 where the request cannot be carried out.
 
 --null asks the same of the real cutouts against each other, and of the simulated ones: the answer should be 0.5, and
@@ -27,9 +27,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.features import features
-from sim.realism_sample import RealismError, Sample, halves, paired, read_samples
-from sim.realism_score import (
+from sim.likeness.features import features
+from sim.likeness.sample import RealismError, Sample, halves, paired, read_samples
+from sim.likeness.score import (
     Groups,
     Scores,
     Separation,
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> float:
     """Carry out the comparison, print and write it; returns the largest AUC."""
-    from sim.realism_page import write_page
+    from sim.likeness.page import write_page
 
     rng = np.random.default_rng(options.seed)
     with _pool(options.workers) as pool:
@@ -157,7 +157,7 @@ def compare(
     groups = np.array([*(f"real {g}" for g in real.groups), *(f"sim {g}" for g in sim.groups)])
     scores = {"features": forest_scores(table, label, groups, options.seed)}
     if options.epochs:
-        from sim.realism_net import network_scores  # torch is slow to import, and the worker processes do without
+        from sim.likeness.net import network_scores  # torch is slow to import, and the worker processes do without
 
         scores["pixels"] = network_scores(cutouts, label, groups, options.epochs, options.seed)
     found = {name: separation(s, label, groups, rng) for name, s in scores.items()}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import njit
 from scipy.special import gamma as gamma_function
 
-from sim.lens import Lens, PowerLaw
+from sim.lensing.lens import Lens, PowerLaw
 from stages.records import BoolArray, FloatArray
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.images import Images
-from sim.lens import PowerLaw
+from sim.lensing.images import Images
+from sim.lensing.lens import PowerLaw
 from sim.population import Deflector, Source
 from stages.records import BoolArray, FloatArray
 

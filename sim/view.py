@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from sim.artefacts import additive, defects, saturate
-from sim.noise import expose, noise
+from sim.instrument.artefacts import additive, defects, saturate
+from sim.instrument.noise import expose, noise
 from sim.observe import Optics
-from sim.photometry import Photometry
 from sim.population import Population, Sersic, neighbours
+from sim.populations.photometry import Photometry
 from sim.scene import paint
 from stages.records import BoolArray, FloatArray
 from stages.stretch import from_composite, to_composite

@@ -9,7 +9,7 @@ from typing import Any
 
 from stages import config as configuration
 
-# What `SurveyFacts.artefact_rates` may name; `sim/artefacts.py` draws them.
+# What `SurveyFacts.artefact_rates` may name; `sim/instrument/artefacts.py` draws them.
 ARTEFACTS = (
     "satellite_trail", "moving_object", "cosmic_rays", "unmasked_cosmic_rays", "masked_column", "chip_edge", "ghost",
 )  # fmt: skip

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim import artefacts
-from sim.artefacts import additive, defects, ghost, outer_stars, saturate, tracks, trail
+from sim.instrument import artefacts
+from sim.instrument.artefacts import additive, defects, ghost, outer_stars, saturate, tracks, trail
 from sim.observe import Optics
 from stages import config as configuration
 from stages.config import CONFIG_DIR

@@ -11,13 +11,13 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from sim.backgrounds import BackgroundError, BackgroundOptions, Backgrounds
-from sim.cosmology import einstein_radius_arcsec
-from sim.deflector_light import REASONS
-from sim.deflector_mass import LOG_DISPERSION_RMS
-from sim.known import Known
-from sim.photometry import Photometry
+from sim.lensing.cosmology import einstein_radius_arcsec
 from sim.population import Population
+from sim.populations.photometry import Photometry
+from sim.real_sky.backgrounds import BackgroundError, BackgroundOptions, Backgrounds
+from sim.real_sky.deflector_light import REASONS
+from sim.real_sky.deflector_mass import LOG_DISPERSION_RMS
+from sim.real_sky.known import Known
 from stages.ingest import InputError
 from stages.records import Cutout
 from stages.stretch import from_composite, to_composite

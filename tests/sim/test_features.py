@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.signal import correlate2d
 
-from sim.features import FAMILIES, brightness, centre, features, form, neighbours_mask
-from sim.noise_power import MAX_LAG_PIX, autocorrelation, power_bands
+from sim.likeness.features import FAMILIES, brightness, centre, features, form, neighbours_mask
+from sim.likeness.noise_power import MAX_LAG_PIX, autocorrelation, power_bands
 from tests.sim.sky import record, sky
 
 RNG = np.random.default_rng

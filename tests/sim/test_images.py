@@ -5,9 +5,9 @@ import pytest
 from lenstronomy.LensModel.lens_model import LensModel
 
 from benchmarks.images import MODELS, crossed_by_two, fold_point, lenstronomy_counts, mesh_counts, random_lens
-from sim.image_search import search, window
-from sim.images import MAXIMUM, MINIMUM, SADDLE, ImageSearchError, solve
-from sim.lens import Lens, PowerLaw, Subhalo
+from sim.lensing.image_search import search, window
+from sim.lensing.images import MAXIMUM, MINIMUM, SADDLE, ImageSearchError, solve
+from sim.lensing.lens import Lens, PowerLaw, Subhalo
 
 QUAD = Lens((PowerLaw(1.2, 2.0, 0.7, 0.5, core=0.02),), 0.05, 0.03)
 

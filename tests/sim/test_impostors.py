@@ -7,15 +7,15 @@ import pytest
 from scipy.ndimage import label
 from scipy.stats import ks_2samp
 
-from sim import chance, companions, edge_on, interacting
-from sim.discs import Body, Tilt, _paint_bar
 from sim.draw import Drawn, Ingredients, SimConfig, draw_pair
 from sim.generate import load_survey
+from sim.impostor_kinds import chance, companions, edge_on, interacting
+from sim.impostor_kinds.discs import Body, Tilt, _paint_bar
+from sim.impostor_kinds.stage import likeness
 from sim.impostors import KINDS, Painted, Stage
-from sim.photometry import Photometry
 from sim.population import Population, Sersic
+from sim.populations.photometry import Photometry
 from sim.scene import Grid
-from sim.stage import likeness
 from stages import config
 from tests.sim.test_strokes import shape_of
 

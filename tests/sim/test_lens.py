@@ -6,8 +6,8 @@ from lenstronomy.LensModel.lens_model import LensModel
 from lenstronomy.Util.param_util import phi_q2_ellipticity
 from scipy.integrate import dblquad, quad
 
-from sim.lens import Lens, LensError, PowerLaw, Subhalo
-from sim.lens_kernels import bend
+from sim.lensing.kernels import bend
+from sim.lensing.lens import Lens, LensError, PowerLaw, Subhalo
 
 SLOPES = (1.6, 2.0, 2.35)
 AXIS_RATIOS = (1.0, 0.72, 0.3)

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from sim.lens import Lens, PowerLaw, Subhalo
-from sim.lens_torch import shoot_torch
+from sim.lensing.lens import Lens, PowerLaw, Subhalo
+from sim.lensing.rays_torch import shoot_torch
 
 
 def lenses(rng):

@@ -10,7 +10,10 @@ from astropy.io import fits
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from sim import match, match_noise, match_psf, match_stretch
+from sim import match
+from sim.matching import noise as match_noise
+from sim.matching import psf as match_psf
+from sim.matching import stretch as match_stretch
 from stages import config as configuration
 from stages.records import FloatArray
 from stages.stretch import from_composite

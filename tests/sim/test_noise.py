@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.noise import expose, noise
+from sim.instrument.noise import expose, noise
 from stages import config as configuration
 from stages.config import CONFIG_DIR
 from stages.records import FloatArray

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kurtosis
 
-from sim.noise import noise
+from sim.instrument.noise import noise
 from stages.survey import SurveyFacts
 
 FACTS = SurveyFacts("made", "space", ("i",), 0.05, {"i": 0.1}, {"i": 26.0}, sky_sigma={"i": 1.0})

@@ -11,9 +11,9 @@ import pytest
 from astropy.io import fits
 from scipy.signal import fftconvolve
 
+from sim.instrument.psf import kernel_transfer, moffat
+from sim.instrument.pupils import diffraction
 from sim.observe import Optics, Sampling, blur, draw_seeing, sampling, transfer
-from sim.psf import kernel_transfer, moffat
-from sim.pupils import diffraction
 from sim.scene import Grid
 from stages import config as configuration
 from stages.config import CONFIG_DIR

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from astropy.cosmology import FlatLambdaCDM
 
-from sim import cosmology
-from sim.photometry import Photometry, depth
-from sim.spectra import ab_magnitude, curve, tables
+from sim.lensing import cosmology
+from sim.populations.photometry import Photometry, depth
+from sim.populations.spectra import ab_magnitude, curve, tables
 from stages.survey import SurveyFacts
 
 UGRIZ = tuple("ugriz")
@@ -67,7 +67,7 @@ def test_redder_galaxies_are_redder_and_dust_reddens():
 
 
 def test_calzetti_dust_reddens_a_local_galaxy_by_its_excess():
-    from sim.spectra import attenuation
+    from sim.populations.spectra import attenuation
 
     b, v = attenuation(np.array([440.0, 550.0]))
     assert b - v == pytest.approx(1.0, abs=0.05)

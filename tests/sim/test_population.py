@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from sim.deflectors import dispersion_function, subhaloes
-from sim.lens import PowerLaw, Subhalo
-from sim.photometry import Photometry
+from sim.lensing.lens import PowerLaw, Subhalo
 from sim.population import Population, deflector, early_type, einstein_radius_arcsec, neighbours, source
-from sim.priors import choose
+from sim.populations.deflectors import dispersion_function, subhaloes
+from sim.populations.photometry import Photometry
+from sim.populations.priors import choose
 from stages.survey import SurveyFacts
 from tests.sim.test_photometry import sdss
 
@@ -40,7 +40,7 @@ def test_every_fault_of_the_priors_is_reported_at_once():
 
 def test_early_types_have_the_observed_faber_jackson_relation(photometry):
     """Bernardi et al. (2003, part II): mean log sigma at M_r, and of M at sigma, of the same joint Gaussian."""
-    from sim.galaxies import early_luminosity_and_size
+    from sim.populations.galaxies import early_luminosity_and_size
 
     log_sigma = rng().normal(2.20, 0.111, 20000)
     absolute, kpc = early_luminosity_and_size(rng(1), 10**log_sigma)

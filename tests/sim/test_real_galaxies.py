@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from sim.real_galaxies import StampError, Stamps
+from sim.populations.real_galaxies import StampError, Stamps
 
 SCALE, RADIUS = 0.03, 0.35
 COSMOS = Path(__file__).resolve().parents[3] / "shared" / "real" / "cosmos_galaxies"

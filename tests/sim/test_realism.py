@@ -10,9 +10,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sim import realism
-from sim.realism_net import native_pixels
-from sim.realism_sample import RealismError, Sample, check_form, common, cut, halves, match, named, paired, sky_groups
-from sim.realism_score import Scores, forest_scores, separation, telling_features
+from sim.likeness.net import native_pixels
+from sim.likeness.sample import RealismError, Sample, check_form, common, cut, halves, match, named, paired, sky_groups
+from sim.likeness.score import Scores, forest_scores, separation, telling_features
 from stages.survey import SurveyFacts
 from tests.sim.sky import sky, write_real, write_simulated
 
@@ -169,7 +169,7 @@ def _quick(table, label, names, seed):
     """Linear discriminant in the same folds: the intervals are on trial, not the forest."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    from sim.realism_score import folds
+    from sim.likeness.score import folds
 
     value, fold = np.zeros((1, len(label))), np.zeros((1, len(label)), int)
     for k, (train, test) in enumerate(folds(label, names, seed)):

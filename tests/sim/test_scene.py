@@ -7,8 +7,8 @@ from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.param_util import phi_q2_ellipticity
 from scipy.ndimage import gaussian_filter
 
-from sim.images import solve
-from sim.lens import Lens, PowerLaw
+from sim.lensing.images import solve
+from sim.lensing.lens import Lens, PowerLaw
 from sim.population import Sersic, Source
 from sim.scene import Grid, lensed_light, paint
 

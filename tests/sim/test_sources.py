@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim import supernovae
-from sim.caustics import caustics, inside
-from sim.counts import galaxy_magnitudes, quasars
-from sim.images import solve
-from sim.lens import Lens, PowerLaw
-from sim.photometry import Photometry
+from sim.lensing.caustics import caustics, inside
+from sim.lensing.images import solve
+from sim.lensing.lens import Lens, PowerLaw
 from sim.population import Deflector, Population, blue_galaxy, deflector, source
+from sim.populations import supernovae
+from sim.populations.counts import galaxy_magnitudes, quasars
+from sim.populations.photometry import Photometry
 from tests.sim.test_population import des, rng
 
 
@@ -65,7 +65,7 @@ def test_bulges_are_redder_and_clumps_bluer_than_their_disc(photometry):
 
 
 def test_fainter_and_more_distant_galaxies_are_smaller():
-    from sim.galaxies import star_forming_radius
+    from sim.populations.galaxies import star_forming_radius
 
     def median(i, z):
         return np.median(star_forming_radius(rng(), np.full(999, i), np.full(999, z)))
@@ -142,7 +142,7 @@ def test_real_galaxies_replace_the_profiles_of_a_source(photometry):
     folder = Path(__file__).parents[2].parent / "shared" / "real" / "cosmos_galaxies"
     if not folder.is_dir():
         pytest.skip("../shared/real/cosmos_galaxies is not here")
-    from sim.real_galaxies import Stamps
+    from sim.populations.real_galaxies import Stamps
 
     s = source(rng(1), photometry, Population(), lens(), "galaxy", Stamps(folder))
     axis = np.linspace(-8, 8, 641)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sim.discs import ring, spiral_arms
-from sim.edge_on import EdgeOn, paint_edge_on
+from sim.impostor_kinds.discs import ring, spiral_arms
+from sim.impostor_kinds.edge_on import EdgeOn, paint_edge_on
+from sim.impostor_kinds.strokes import Disc, Layer, mesh, paint_disc, paint_spots, superposed
 from sim.scene import Grid
-from sim.strokes import Disc, Layer, mesh, paint_disc, paint_spots, superposed
 
 FLUX = np.array([3.0, 7.0])
 

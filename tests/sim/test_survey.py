@@ -11,7 +11,7 @@ import pytest
 import yaml
 from scipy.special import j1
 
-from sim.spectra import curve
+from sim.populations.spectra import curve
 from stages import config as configuration
 from stages.bands import wavelength_nm
 from stages.config import CONFIG_DIR, ConfigError

@@ -1,0 +1,252 @@
+"""Many images to one value with its error: PSF, noise, gain; errors by bootstrap over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.matching.header import plausible
+from sim.matching.image import ImageStats, kernel_fit
+from sim.matching.noise import LAGS, folded, gain_of, gaussian_width
+from sim.matching.psf import Locus, MoffatFit, star_locus
+from stages.records import FloatArray
+
+_BOOTSTRAPS = 200
+_PICTURE_SNR = 80.0  # a composite's sky is clipped: its noise is more than it seems
+_GOOD_SNR, _GOOD_MISFIT, _GOOD_ELLIPTICITY = 15.0, 0.05, 0.25
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured number: its error (68%; NaN if not known), how many images or objects it rests on, and how."""
+
+    value: float
+    error: float
+    n: int
+    how: str
+
+    def __str__(self) -> str:
+        error = f" +- {self.error:.2g}" if np.isfinite(self.error) else ""
+        return f"{self.value:.4g}{error} ({self.how}, n = {self.n})"
+
+    def plain(self) -> dict[str, Any]:
+        """For YAML: what is not finite becomes text-free null."""
+        error = float(f"{self.error:.3g}") if np.isfinite(self.error) else None
+        return {"value": float(f"{self.value:.5g}"), "error": error, "n": self.n, "how": self.how}
+
+
+@dataclass
+class Findings:
+    """What is gathered: values by quantity and band, and notes of what could not be measured."""
+
+    values: dict[str, dict[str, Value]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def put(self, quantity: str, band: str, value: Value | None) -> None:
+        """Keep a value where there is one."""
+        if value is not None and np.isfinite(value.value):
+            self.values.setdefault(quantity, {})[band] = value
+
+    def get(self, quantity: str, band: str = "all") -> float:
+        """A value's number, NaN where there is none."""
+        found = self.values.get(quantity, {}).get(band)
+        return found.value if found is not None else float("nan")
+
+
+def robust_std(values: FloatArray) -> float:
+    """1.4826 times the median absolute deviation."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values)))) if len(values) else float("nan")
+
+
+def over_images(
+    values: Sequence[float] | FloatArray, how: str, rng: np.random.Generator,
+    statistic: Callable[[FloatArray], float] = lambda v: float(np.median(v)),
+) -> Value | None:  # fmt: skip
+    """A statistic of one number per image (or object) and its bootstrap error; None where no number is finite."""
+    known = np.asarray([v for v in values if np.isfinite(v)], float)
+    if not len(known):
+        return None
+    error = float("nan")
+    if len(known) > 2:
+        draws = [statistic(known[rng.integers(0, len(known), len(known))]) for _ in range(_BOOTSTRAPS)]
+        error = float(np.std(draws))
+    return Value(statistic(known), error, len(known), how)
+
+
+@dataclass(frozen=True, eq=False)
+class StarSample:
+    """The objects with profiles: image number and number within it, log10 FWHM (arcsec) and error in `band`."""
+
+    band: str
+    image: FloatArray
+    number: FloatArray
+    log_fwhm: FloatArray
+    error: FloatArray
+    snr: FloatArray
+    locus: Locus
+
+
+def stars_of(images: Sequence[ImageStats], bands: Sequence[str]) -> StarSample:
+    """Find the stars among all images' compact objects, in the band with most good profiles (the reddest of equals)."""
+    good = {b: sum(_good(f) for s in images for f in s.profiles.get(b, ())) for b in bands}
+    band = bands[max(range(len(bands)), key=lambda k: (good[bands[k]], k))]
+    rows = [
+        (i, j, np.log10(f.fwhm * s.pixel_scale_arcsec), f.fwhm_error / f.fwhm / np.log(10), f.snr)
+        for i, s in enumerate(images)
+        for j, f in enumerate(s.profiles.get(band, ()))
+        if f is not None and _good(f) and (not s.picture or f.snr > _PICTURE_SNR)
+    ]
+    table = np.array(rows, float).reshape(-1, 5)
+    return StarSample(
+        band, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], star_locus(table[:, 2], table[:, 3])
+    )
+
+
+def _good(f: MoffatFit | None) -> bool:
+    return f is not None and f.snr > _GOOD_SNR and f.misfit < _GOOD_MISFIT and np.hypot(f.e1, f.e2) < _GOOD_ELLIPTICITY
+
+
+def psf_from_stars(
+    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], sample: StarSample,
+    shift_pix: tuple[float, float], rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """FWHM, its scatter, Moffat index and ellipticity by band from the stars of a sample."""
+    chosen = np.flatnonzero(sample.locus.stars)
+    index = [(int(sample.image[k]), int(sample.number[k])) for k in chosen]
+    smear = 2.77 * float(sum(d * (1 - d) for d in shift_pix))  # FWHM^2 in pixels^2 that interpolation added
+    for band in bands:
+        fits = [(i, f) for i, j in index if j < len(images[i].profiles.get(band, ()))
+                and _good(f := images[i].profiles[band][j]) and f is not None]  # fmt: skip
+        width = np.array([np.sqrt(max(f.fwhm**2 - smear, 1.0)) * images[i].pixel_scale_arcsec for i, f in fits])
+        error = np.array([f.fwhm_error / f.fwhm for _, f in fits])
+        found.put("psf_fwhm_arcsec", band, over_images(width, "stars", rng))
+        if len(fits) < 3:
+            continue
+        both = np.column_stack([np.log(width), error])
+        spread = _spread(both, rng)
+        found.put("psf_fwhm_scatter", band, spread)
+        sharp = [f for _, f in fits if f.beta_error < 1.5 and 1.35 < f.beta < 9.5]
+        found.put("psf_beta", band, over_images([f.beta for f in sharp], "stars", rng))
+        e2 = np.array([f.e1**2 + f.e2**2 - 2 * (f.fwhm_error / f.fwhm / 2) ** 2 for _, f in fits])
+        rms = over_images(e2, "stars", rng, lambda v: float(np.sqrt(max(np.median(v) / np.log(2), 0.0))))
+        found.put("psf_ellipticity", band, rms)
+
+
+def _spread(both: FloatArray, rng: np.random.Generator) -> Value:
+    """Scatter of (n, 2) values beyond their own errors."""
+
+    def beyond(rows: FloatArray) -> float:
+        return float(np.sqrt(max(robust_std(rows[:, 0]) ** 2 - float(np.median(rows[:, 1])) ** 2, 0.0)))
+
+    draws = [beyond(both[rng.integers(0, len(both), len(both))]) for _ in range(_BOOTSTRAPS)]
+    return Value(beyond(both), float(np.std(draws)), len(both), "stars, their fits' errors taken off")
+
+
+def psf_from_kernels(
+    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], rng: np.random.Generator, prefix: str = "psf"
+) -> None:
+    """FWHM, scatter, index and ellipticity by band from PSFs delivered with the images."""
+    for band in bands:
+        fits = [(s, f) for s in images if band in s.kernels and (f := kernel_fit(s.kernels[band])) is not None]
+        width = np.array([np.sqrt(f.fwhm**2) * s.pixel_scale_arcsec for s, f in fits])
+        found.put(f"{prefix}_fwhm_arcsec", band, over_images(width, "delivered PSF", rng))
+        found.put(
+            f"{prefix}_beta", band, over_images([f.beta for _, f in fits if 1.35 < f.beta < 9.5], "delivered PSF", rng)
+        )
+        if len(fits) > 2:
+            spread = over_images(np.log(width), "delivered PSF", rng, robust_std)
+            found.put(f"{prefix}_fwhm_scatter", band, spread)
+            e = [float(np.hypot(f.e1, f.e2)) for _, f in fits]
+            rms = over_images(e, "delivered PSF", rng, lambda v: float(np.sqrt(np.median(v**2) / np.log(2))))
+            found.put(f"{prefix}_ellipticity", band, rms)
+
+
+def noise_values(
+    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], rng: np.random.Generator
+) -> dict[str, FloatArray]:
+    """Sky rms, its scatter, residual sky; returns the autocorrelation (5, 9) and error, (2, 5, 9), by band."""
+    tables: dict[str, FloatArray] = {}
+    for band in bands:
+        seen = [s.noise[band] for s in images if band in s.noise]
+        if not seen:
+            continue
+        found.put("sky_sigma", band, over_images([n.sigma for n in seen], "sky pixels", rng))
+        if len(seen) > 2:
+            found.put(
+                "sky_sigma_scatter", band, over_images(np.log([n.sigma for n in seen]), "sky pixels", rng, robust_std)
+            )
+        found.put("sky_residual", band, over_images([n.residual for n in seen], "mesh of the sky", rng))
+        weights, values = np.array([n.pairs for n in seen]), np.array([n.correlation for n in seen])
+
+        def mean(pick: npt.NDArray[np.intp], w: FloatArray = weights, v: FloatArray = values) -> FloatArray:
+            return np.asarray((w[pick] * v[pick]).sum(axis=0) / w[pick].sum(axis=0))
+
+        centre = mean(np.arange(len(seen)))
+        draws = np.array([mean(rng.integers(0, len(seen), len(seen))) for _ in range(60)])
+        error = draws.std(axis=0) if len(seen) > 2 else 1 / np.sqrt(weights.sum(axis=0))
+        tables[band] = np.stack([centre, error])
+        spread = float(np.std([gaussian_width(d) for d in draws])) if len(seen) > 2 else float("nan")
+        found.put("noise_correlation_pix", band, Value(gaussian_width(centre), spread, len(seen), "sky pixels"))
+        x1, y1 = centre[0, LAGS + 1], centre[1, LAGS]
+        found.put("correlation_x1", band, Value(float(x1), float(error[0, LAGS + 1]), len(seen), "sky pixels"))
+        found.put("correlation_y1", band, Value(float(y1), float(error[1, LAGS]), len(seen), "sky pixels"))
+        found.put("map_variance_ratio", band, over_images([n.map_ratio for n in seen], "delivered noise map", rng))
+    return tables
+
+
+def gain_values(
+    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], rng: np.random.Generator
+) -> dict[str, FloatArray]:
+    """Gain by band from noise maps, headers and photon transfer; returns the transfer curves (bins, 3) by band."""
+    curves: dict[str, FloatArray] = {}
+    for band in bands:
+        seen = [s.noise[band] for s in images if band in s.noise]
+        finite = [n.map_gain for n in seen if np.isfinite(n.map_gain)]
+        by_map = over_images(finite, "delivered noise maps", rng) if 2 * len(finite) >= len(seen) else None
+        if by_map is None and any(np.isinf(n.map_gain) for n in seen):
+            found.notes.append(f"gain.{band}: the delivered noise maps hold no photon noise. Nothing to do.")
+        header = over_images([s.said.gain[band][0] for s in images if band in s.said.gain], "header", rng)
+        transfer = None
+        samples = [(n.transfer, n.sigma) for n in seen if len(n.transfer)]
+        if samples:
+            unit = float(np.median([sigma for _, sigma in samples]))
+            pooled = np.concatenate([t + (0.0, unit**2 - sigma**2) for t, sigma in samples])  # noqa: RUF005
+            pooled = pooled[rng.permutation(len(pooled))[:60000]]
+            gain, error, curves[band] = gain_of(pooled, unit)
+            if np.isfinite(gain) and gain * error < 0.5:
+                transfer = Value(gain, gain**2 * error, len(pooled), "photon transfer")
+            elif np.isfinite(error) and error > 0:
+                floor = 1 / ((1 / gain if np.isfinite(gain) else 0.0) + 2 * error)
+                found.put("gain_lower_limit", band, Value(floor, float("nan"), len(pooled), "photon transfer, 95%"))
+        for name, value in (("map", by_map), ("header", header), ("transfer", transfer)):
+            found.put(f"gain_by_{name}", band, value)
+        found.put("gain", band, by_map or header or transfer)
+        full = over_images([s.said.saturation[band][0] for s in images if band in s.said.saturation], "header", rng)
+        found.put("saturation", band, full)
+    return curves
+
+
+def header_zero_points(
+    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], rng: np.random.Generator
+) -> None:
+    """Zero points that headers state and that put the sky where it can be."""
+    for band in bands:
+        rows = [(s.said.zero_point[band], s) for s in images if band in s.said.zero_point and band in s.noise]
+        good = [(v, k) for (v, k), s in rows if plausible(v, s.noise[band].sigma, s.pixel_scale_arcsec)]
+        if rows and not good:
+            (value, key), _ = rows[0]
+            found.notes.append(
+                f"zero_point.{band}: header keyword {key} = {value:g} puts the sky out of all reason and is not used. "
+                "Check the flux unit."
+            )
+        if good:
+            found.put("zero_point", band, over_images([v for v, _ in good], f"header, {good[0][1]}", rng))
+
+
+def table_of(correlation: FloatArray) -> list[list[float]]:
+    """(5, 9) autocorrelation as the YAML's [dy][dx]."""
+    return [[round(float(v), 4) for v in row] for row in folded(correlation)]

@@ -1,0 +1,1 @@
+"""Real cutouts to paint on: which are deflectors, what mass they may have, what is painted."""

@@ -1,0 +1,160 @@
+"""Real cutouts in a survey's own bands and pixels, with their objects found: `backgrounds.py` chooses from these."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.real_sky import deflector_light as light
+from sim.real_sky.known import Known
+from stages.bands import wavelength_nm
+from stages.ingest import IngestOptions, Survey
+from stages.ingest.names import PICTURE_SUFFIXES, suffix_of
+from stages.records import Cutout, FloatArray
+from stages.survey import SurveyFacts
+
+_PIXEL_TOLERANCE = 0.03
+_RECENTRING_ARCSEC = 3.0
+_MIN_STARS, _STAR_SPREAD = 8, 1.15
+_R50_PER_FWHM = 0.62  # of stars as measured here: 0.59 for Moffat index 4, 0.63 for 3, 0.66 for 2.5
+
+
+class BackgroundError(ValueError):
+    """A folder that cannot be painted on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class BackgroundOptions:
+    """Where the real sky is.
+
+    folder, catalogue : as for `pipeline.py`; survey : facts of the images; exclude : known candidates to leave out, a
+    text file of ids or a table with ids or ra, dec; limit : at most so many backgrounds are kept, evenly by id.
+    """
+
+    folder: Path
+    survey: SurveyFacts
+    catalogue: Path | None = None
+    exclude: Path | None = None
+    limit: int = 4000
+
+    def __hash__(self) -> int:
+        return hash((self.folder, self.survey.name, self.catalogue, self.exclude, self.limit))
+
+    def request(self) -> dict[str, Any]:
+        """What identifies a data set that was painted on it."""
+        paths = {name: getattr(self, name) for name in ("folder", "catalogue", "exclude")}
+        return {name: None if path is None else str(path) for name, path in paths.items()} | {"limit": self.limit}
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A cutout with its objects found, before the stars of all cutouts have told the PSF."""
+
+    cutout: Cutout
+    found: light.Detected
+    composite: bool
+
+
+def read_cutouts(o: BackgroundOptions, rejected: list[tuple[str, str]]) -> Iterator[Seen]:
+    """Cutouts with all of the survey's bands on its pixels, objects found; adds (id, reason) of the others."""
+    side = o.survey.cutout_arcsec + (_RECENTRING_ARCSEC if o.catalogue is not None else 0.0)
+    listed = Survey(o.folder, IngestOptions(o.catalogue, o.survey, side, workers=0))
+    known = Known.read(o.exclude) if o.exclude is not None else Known()
+    share = min(1.0, 4 * o.limit / len(listed))
+    near: list[Seen] = []
+    for batch in listed.batches():
+        rejected += [(p.id, f"unreadable: {p.reason}") for p in batch.problems if p.reason != "not_an_image"]
+        for cutout in batch.cutouts:
+            known.note(cutout)
+            if share < 1 and _fraction(cutout.id) > share:
+                rejected.append((cutout.id, "not_needed"))
+                continue
+            made = _seen(cutout, o)
+            if isinstance(made, str):
+                rejected.append((cutout.id, made))
+            else:
+                near.append(made)
+    for one in near:
+        reason = known.reason(one.cutout, 0.7 * o.survey.cutout_arcsec)
+        if reason:
+            rejected.append((one.cutout.id, reason))
+        else:
+            yield one
+
+
+def _seen(cutout: Cutout, o: BackgroundOptions) -> Seen | str:
+    survey = o.survey
+    composite = suffix_of(Path(cutout.source)) in PICTURE_SUFFIXES
+    if composite and survey.stretch is None:
+        raise BackgroundError(
+            f"{o.folder}: holds pictures, but survey {survey.name} has no stretch. "
+            "Give the facts of the composite, such as --survey cfhtls_composite."
+        )
+    order = _band_order(cutout.bands, survey.bands)
+    if order is None or not cutout.valid[order].any(axis=(1, 2)).all():
+        return "missing_band"
+    if abs(cutout.pixel_scale_arcsec / survey.pixel_scale_arcsec - 1) > _PIXEL_TOLERANCE:
+        return "other_pixel_scale"
+    cutout = replace(
+        cutout, flux=cutout.flux[order], variance=cutout.variance[order], valid=cutout.valid[order],
+        bands=survey.bands, psf_fwhm_arcsec=np.asarray(cutout.psf_fwhm_arcsec)[order],
+        psf=cutout.psf[order] if cutout.psf.size else cutout.psf,
+    )  # fmt: skip
+    if composite:  # the noise of a picture is cut off at 0: only the facts know it
+        sigma = np.array([survey.sky_sigma.get(band, np.nan) for band in survey.bands])
+    else:
+        sigma = np.sqrt([_median(plane) for plane in cutout.variance])
+    return Seen(cutout, light.detect(cutout.flux, cutout.valid, sigma), composite)
+
+
+def psf_width(seen: list[Seen], survey: SurveyFacts) -> tuple[FloatArray, str]:
+    """FWHM (B,) in arcsec for images without a PSF of their own, and where it is from."""
+    facts = np.array([survey.psf_fwhm_arcsec[band] for band in survey.bands])
+    if any(s.composite for s in seen):  # the shift of a composite averages neighbouring pixels
+        blur2 = np.mean([d * (1 - d) for d in survey.composite_shift_pix]) * (2.355 * survey.pixel_scale_arcsec) ** 2
+        facts = np.sqrt(facts**2 + blur2)
+    if seen and all(s.cutout.psf.size for s in seen):
+        return np.median([s.cutout.psf_fwhm_arcsec for s in seen], axis=0), "images"
+    radii = np.sort(
+        np.concatenate([np.empty(0), *(light.star_radii(s.found, survey.pixel_scale_arcsec) for s in seen)])
+    )
+    typical = float(np.median(facts)) * _R50_PER_FWHM
+    radii = radii[(radii > 0.65 * typical) & (radii < 1.3 * typical)]
+    ends = np.searchsorted(radii, radii * _STAR_SPREAD)
+    within = ends - np.arange(len(radii))
+    if not len(radii) or within.max() < _MIN_STARS:
+        return facts, "survey facts"
+    k = int(np.argmax(within))  # stars crowd at one radius, galaxies do not
+    return facts * float(np.median(radii[k : ends[k]])) / typical, "stars"
+
+
+def _band_order(bands: tuple[str, ...], wanted: tuple[str, ...]) -> list[int] | None:
+    """Which plane is each wanted band, by name, else by wavelength within 6%; None where one is absent."""
+    if bands == ("",) and len(wanted) == 1:
+        return [0]
+    order: list[int] = []
+    for band in wanted:
+        if band in bands:
+            order.append(bands.index(band))
+            continue
+        ratio = np.array([wavelength_nm(b) for b in bands]) / wavelength_nm(band)
+        if not (np.abs(ratio - 1) < 0.06).any():
+            return None
+        order.append(int(np.nanargmin(np.abs(ratio - 1))))
+    return order
+
+
+def _median(plane: FloatArray) -> float:
+    """Median of what is finite, NaN for nothing."""
+    finite = plane[np.isfinite(plane)]
+    return float(np.median(finite)) if finite.size else float("nan")
+
+
+def _fraction(name: str) -> float:
+    """A number 0..1 from a name."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
