@@ -3,11 +3,8 @@
 Reads real cutouts (any survey that `pipeline.py` reads) and a simulated data set, pairs them at equal brightness, and
 asks two classifiers which is which, in cross-validation that never splits a tile or a simulated system: a forest on the
 features of `sim/likeness/features.py`, and a small network on the pixels. An AUC of 0.5 means that nothing gives the
-simulation away. Writes `realism.html` (pairs side by side, each feature's two distributions, what the data set holds) and
-`realism.json`. The exit code is 1 where an AUC exceeds --max-auc, 2 where the request cannot be carried out.
-
---null asks the same of the real cutouts against each other, and of the simulated ones: the answer should be 0.5, and
-its interval is how small a difference this many cutouts can show.
+simulation away. Writes `realism.html` (pairs side by side, each feature's two distributions, what the data set holds)
+and `realism.json`. The exit code is 1 where an AUC exceeds --max-auc, 2 where the request cannot be carried out.
 """
 
 from __future__ import annotations
