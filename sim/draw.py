@@ -15,6 +15,7 @@ from sim.lensing.images import Images, solve
 from sim.population import Deflector, Population, Source, deflector, source
 from sim.populations.real_galaxies import Stamps
 from sim.real_sky.backgrounds import Backgrounds, RealView
+from sim.real_sky.empty import EmptySky
 from sim.scene import lensed_light
 from sim.view import Points, SimulatedView, View
 from stages.records import BoolArray, Cutout, FloatArray
@@ -96,10 +97,14 @@ class SimConfig:
 
 @dataclass(frozen=True, eq=False)
 class Ingredients:
-    """What pairs are drawn from beside the configuration: real galaxies as sources, real sky as background."""
+    """What pairs are drawn from beside the configuration.
+
+    stamps : real galaxies as sources; backgrounds : real deflectors to paint on; sky : empty places of real images.
+    """
 
     stamps: Stamps | None = None
     backgrounds: Backgrounds | None = None
+    sky: EmptySky | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +125,21 @@ def draw_pair(
     if given.backgrounds is not None:
         return _on_real_sky(rng, given, config, prior, name, is_lens)
     if is_lens:
-        view, kind = _view(rng, survey, config, prior), _source_kind(rng, config)
+        view, kind = _view(rng, survey, config, prior, given.sky), _source_kind(rng, config)
         for _ in range(_TRIES):
             lens = deflector(rng, view.photometry, prior, kind)
             pair = _try_lens(rng, view, config, prior, lens, kind, given.stamps, name)
             if pair is not None:
                 return pair
-    return [_impostor(rng, _view(rng, survey, config, prior), config, prior, f"{name}{part}") for part in ("a", "b")]
+    views = [_view(rng, survey, config, prior, given.sky) for _ in range(2)]
+    return [_impostor(rng, v, config, prior, f"{name}{part}") for v, part in zip(views, ("a", "b"), strict=True)]
 
 
-def _view(rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, prior: Population) -> SimulatedView:
+def _view(
+    rng: np.random.Generator, survey: SurveyFacts, config: SimConfig, prior: Population, sky: EmptySky | None
+) -> SimulatedView:
+    if sky is not None:
+        return sky.view(rng, prior, config.centring_arcsec)
     composite = config.composite_fraction.get(survey.name, 0.0)
     return SimulatedView.draw(rng, survey, prior, config.centring_arcsec, composite)
 

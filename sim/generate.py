@@ -1,6 +1,7 @@
 """Make a labelled data set: python sim/generate.py --survey des --n 10000 --out data/des --seed 1 --workers 2.
 
-On real sky: --backgrounds DIR paints lensed light on your own cutouts. Real galaxies as sources: --source-galaxies.
+On real sky: --backgrounds DIR paints lensed light on the galaxies of your own cutouts, --sky DIR whole simulated
+objects on empty places of your own images. Real galaxies as sources: --source-galaxies.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sim.draw import Ingredients, SimConfig, draw_pair
 from sim.populations.real_galaxies import Stamps
 from sim.real_sky.backgrounds import BackgroundOptions, Backgrounds
+from sim.real_sky.empty import EmptySky
 from stages import __version__
 from stages import config as configuration
 from stages.dataset import Shard, write_shard
@@ -46,11 +48,13 @@ class Given:
 
     source_galaxies: Path | None = None
     backgrounds: BackgroundOptions | None = None
+    sky: BackgroundOptions | None = None
 
     def request(self) -> dict[str, Any]:
         """What of it identifies a data set."""
         out = {} if self.source_galaxies is None else {"source_galaxies": str(self.source_galaxies)}
-        return out if self.backgrounds is None else out | {"backgrounds": self.backgrounds.request()}
+        real = {"backgrounds": self.backgrounds, "sky": self.sky}
+        return out | {name: options.request() for name, options in real.items() if options is not None}
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--source-galaxies", type=Path, help="folder in the GalSim real-galaxy format")
     parser.add_argument("--backgrounds", type=Path, help="real cutouts or tiles to paint on, as for pipeline.py")
-    parser.add_argument("--catalogue", type=Path, help="objects to cut from tiles in --backgrounds")
-    parser.add_argument("--exclude", type=Path, help="known candidates in --backgrounds: a file of ids or ra, dec")
+    parser.add_argument(
+        "--sky", type=Path, help="real images on whose empty places whole simulated objects are painted"
+    )
+    parser.add_argument("--catalogue", type=Path, help="objects to cut from tiles in --backgrounds; places in --sky")
+    parser.add_argument("--exclude", type=Path, help="known candidates in real images: a file of ids or ra, dec")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped data set")
     parser.add_argument("--preview", action="store_true", help="write contact sheets per class and stratum")
     options = parser.parse_args(argv)
@@ -117,17 +124,16 @@ def load_survey(name: str) -> SurveyFacts:
 
 def given(options: argparse.Namespace, survey: SurveyFacts) -> Given:
     """The folders named on the command line; raises ValueError for ones that cannot be used."""
-    if options.backgrounds is None and (options.catalogue or options.exclude):
-        raise ValueError("--catalogue and --exclude belong to --backgrounds. Give --backgrounds as well.")
-    backgrounds = None
-    if options.backgrounds is not None:
-        backgrounds = BackgroundOptions(
-            options.backgrounds.absolute(), survey,
-            None if options.catalogue is None else options.catalogue.absolute(),
-            None if options.exclude is None else options.exclude.absolute(),
-        )  # fmt: skip
-    sources = None if options.source_galaxies is None else options.source_galaxies.absolute()
-    return Given(sources, backgrounds)
+    if options.backgrounds is None and options.sky is None and (options.catalogue or options.exclude):
+        raise ValueError("--catalogue and --exclude belong to real images. Give --backgrounds or --sky as well.")
+    if options.backgrounds is not None and options.sky is not None:
+        raise ValueError("--backgrounds and --sky: give one of them, and make a second data set with the other.")
+    sources, catalogue, exclude, folder = (
+        None if path is None else path.absolute()
+        for path in (options.source_galaxies, options.catalogue, options.exclude, options.backgrounds or options.sky)
+    )
+    real = None if folder is None else BackgroundOptions(folder, survey, catalogue, exclude)
+    return Given(sources, real, None) if options.sky is None else Given(sources, None, real)
 
 
 def generate(
@@ -153,6 +159,8 @@ def generate(
     chosen = ingredients(given)  # refuse what cannot be read before any worker starts
     if chosen.backgrounds is not None:
         print(f"backgrounds: {chosen.backgrounds.report()}")
+    if chosen.sky is not None:
+        print(f"sky: {chosen.sky.report()}; PSF from {chosen.sky.psf_source}")
     if chosen.stamps is not None:
         print(f"source galaxies: {chosen.stamps.report()}")
     _begin(out, request, resume)
@@ -180,6 +188,7 @@ def ingredients(given: Given) -> Ingredients:
     return Ingredients(
         None if given.source_galaxies is None else Stamps(given.source_galaxies),
         None if given.backgrounds is None else Backgrounds(given.backgrounds),
+        None if given.sky is None else EmptySky(given.sky),
     )
 
 

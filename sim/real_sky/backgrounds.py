@@ -14,7 +14,7 @@ from sim.observe import sampling
 from sim.populations.photometry import Photometry
 from sim.real_sky import deflector_light as light
 from sim.real_sky import deflector_mass
-from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, psf_width, read_cutouts
+from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, psf_width, read_cutouts, square
 from sim.real_sky.view import Background, RealView
 from stages.records import BoolArray, FloatArray
 from stages.stretch import to_composite
@@ -106,21 +106,14 @@ class Backgrounds:
     def _cut(self, one: Seen, measured: light.Light, mass: deflector_mass.Mass, fwhm: FloatArray) -> Background | str:
         """The survey's square about the galaxy."""
         cutout, n = one.cutout, sampling(self.survey).size_pix
-        x0, y0 = (int(np.round(v - (n - 1) / 2)) for v in measured.xy_pix)
-        height, width = cutout.flux.shape[1:]
-        rows, columns = (slice(max(y0, 0), min(y0 + n, height)), slice(max(x0, 0), min(x0 + n, width)))
-        inside = (slice(rows.start - y0, rows.stop - y0), slice(columns.start - x0, columns.stop - x0))
-        flux, variance = np.full((2, len(cutout.flux), n, n), np.nan, np.float32)
-        valid = np.zeros(flux.shape, bool)
-        for target, planes in ((flux, cutout.flux), (variance, cutout.variance), (valid, cutout.valid)):
-            target[(slice(None), *inside)] = planes[:, rows, columns]
-        if 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / n**2 > _MAX_BEYOND:
+        flux, variance, valid, origin = square(cutout, measured.xy_pix, n)
+        size_xy, middle = np.array(cutout.flux.shape[:0:-1]), measured.xy_pix
+        inside = np.clip(np.minimum(middle + n / 2, size_xy) - np.maximum(middle - n / 2, 0), 0, n)
+        if 1 - float(inside.prod()) / n**2 > _MAX_BEYOND:
             return "too_small"
         if (~valid).mean() > _MAX_MASKED:
             return "masked"
         system = cutout.source if self.options.catalogue is not None else cutout.id
-        origin = np.array([x0, y0])
-        flux = np.where(valid, flux, np.nan).astype(np.float32)
         xy = np.clip(cutout.xy_pix - origin, 0, n - 1)
         return Background(
             id=cutout.id,

@@ -15,11 +15,12 @@ from sim.real_sky.known import Known
 from stages.bands import wavelength_nm
 from stages.ingest import IngestOptions, Survey
 from stages.ingest.names import PICTURE_SUFFIXES, suffix_of
-from stages.records import Cutout, FloatArray
+from stages.records import BoolArray, Cutout, FloatArray
 from stages.survey import SurveyFacts
 
 _PIXEL_TOLERANCE = 0.03
 _RECENTRING_ARCSEC = 3.0
+_LARGEST_IMAGE = 4.0  # half a side that is kept of an image, in sides of the survey's cutout
 _MIN_STARS, _STAR_SPREAD = 8, 1.15
 _R50_PER_FWHM = 0.62  # of stars as measured here: 0.59 for Moffat index 4, 0.63 for 3, 0.66 for 2.5
 
@@ -63,10 +64,36 @@ class Seen:
 def read_cutouts(o: BackgroundOptions, rejected: list[tuple[str, str]]) -> Iterator[Seen]:
     """Cutouts with all of the survey's bands on its pixels, objects found; adds (id, reason) of the others."""
     side = o.survey.cutout_arcsec + (_RECENTRING_ARCSEC if o.catalogue is not None else 0.0)
-    listed = Survey(o.folder, IngestOptions(o.catalogue, o.survey, side, workers=0))
-    known = Known.read(o.exclude) if o.exclude is not None else Known()
+    known = Known() if o.exclude is None else Known.read(o.exclude)
+    for one in list(_read(o, o.catalogue, side, known, rejected)):  # a candidate may come after its neighbours
+        reason = known.reason(one.cutout, 0.7 * o.survey.cutout_arcsec)
+        if reason:
+            rejected.append((one.cutout.id, reason))
+        else:
+            yield one
+
+
+def read_images(o: BackgroundOptions, rejected: list[tuple[str, str]]) -> Iterator[tuple[Seen, BoolArray]]:
+    """Whole images, or the middle of large ones, and where (H, W) a cutout of the survey shows no known candidate.
+
+    A catalogue only tells where known candidates are that `exclude` names.
+    """
+    known = Known() if o.exclude is None else Known.read(o.exclude)
+    if known.ids and o.catalogue is not None:
+        listed = Survey(o.folder, IngestOptions(o.catalogue, o.survey, o.survey.cutout_arcsec, workers=0))
+        for batch in listed.batches():
+            for cutout in batch.cutouts:
+                known.note(cutout)
+    for one in _read(o, None, _LARGEST_IMAGE * o.survey.cutout_arcsec, known, rejected):
+        yield one, known.clear(one.cutout, o.survey.cutout_arcsec)
+
+
+def _read(
+    o: BackgroundOptions, catalogue: Path | None, side_arcsec: float, known: Known, rejected: list[tuple[str, str]]
+) -> Iterator[Seen]:
+    """What the folder holds, with its objects found; of more than is needed a share that is fixed by the ids."""
+    listed = Survey(o.folder, IngestOptions(catalogue, o.survey, side_arcsec, workers=0))
     share = min(1.0, 4 * o.limit / len(listed))
-    near: list[Seen] = []
     for batch in listed.batches():
         rejected += [(p.id, f"unreadable: {p.reason}") for p in batch.problems if p.reason != "not_an_image"]
         for cutout in batch.cutouts:
@@ -78,13 +105,7 @@ def read_cutouts(o: BackgroundOptions, rejected: list[tuple[str, str]]) -> Itera
             if isinstance(made, str):
                 rejected.append((cutout.id, made))
             else:
-                near.append(made)
-    for one in near:
-        reason = known.reason(one.cutout, 0.7 * o.survey.cutout_arcsec)
-        if reason:
-            rejected.append((one.cutout.id, reason))
-        else:
-            yield one
+                yield made
 
 
 def _seen(cutout: Cutout, o: BackgroundOptions) -> Seen | str:
@@ -110,6 +131,21 @@ def _seen(cutout: Cutout, o: BackgroundOptions) -> Seen | str:
     else:
         sigma = np.sqrt([_median(plane) for plane in cutout.variance])
     return Seen(cutout, light.detect(cutout.flux, cutout.valid, sigma), composite)
+
+
+def square(
+    cutout: Cutout, centre_xy_pix: FloatArray, size_pix: int
+) -> tuple[FloatArray, FloatArray, BoolArray, FloatArray]:
+    """Flux, variance and valid (B, n, n) about a position, invalid beyond the image's edge; and the corner's (x, y)."""
+    x0, y0 = (int(np.round(v - (size_pix - 1) / 2)) for v in centre_xy_pix)
+    height, width = cutout.flux.shape[1:]
+    rows, columns = slice(max(y0, 0), min(y0 + size_pix, height)), slice(max(x0, 0), min(x0 + size_pix, width))
+    inside = (slice(rows.start - y0, rows.stop - y0), slice(columns.start - x0, columns.stop - x0))
+    flux, variance = np.full((2, len(cutout.flux), size_pix, size_pix), np.nan, np.float32)
+    valid = np.zeros(flux.shape, bool)
+    for target, planes in ((flux, cutout.flux), (variance, cutout.variance), (valid, cutout.valid)):
+        target[(slice(None), *inside)] = planes[:, rows, columns]
+    return np.where(valid, flux, np.nan).astype(np.float32), variance, valid, np.array([x0, y0])
 
 
 def psf_width(seen: list[Seen], survey: SurveyFacts) -> tuple[FloatArray, str]:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from stages.ingest import InputError
 from stages.ingest.names import suffix_of
-from stages.records import Cutout, FloatArray
+from stages.records import BoolArray, Cutout, FloatArray
 
 _SAME_ARCSEC = 3.0
+_MARGIN_ARCSEC = 1.5  # what a candidate's arcs may reach beyond its position
+_NEAR_DEG = 0.1
 _RA, _DEC = ("ra_deg", "ra", "raj2000"), ("dec_deg", "dec", "dej2000")
 _ID = ("id", "name", "objid", "object_id")
 
@@ -57,13 +59,39 @@ class Known:
         """Why a cutout is left out: "known_candidate", "near_known_candidate", or "" if it is not."""
         if cutout.id in self.ids:
             return "known_candidate"
+        nearest = min([*self._on_same_tile(cutout), *self._on_sky(cutout)], default=np.inf)
+        return "known_candidate" if nearest < _SAME_ARCSEC else "near_known_candidate" if nearest < near_arcsec else ""
+
+    def clear(self, cutout: Cutout, side_arcsec: float) -> BoolArray:
+        """Pixels (H, W) of an image about which a square of this side, however turned, shows no known candidate.
+
+        Of a candidate that is known by its position on the sky only its distance from the object is used, since a
+        cutout does not say where north is: a whole ring about the object is then not clear.
+        """
+        y, x = np.indices(cutout.flux.shape[1:])
+        scale, out = cutout.pixel_scale_arcsec, np.ones(x.shape, bool)
+        if cutout.id in self.ids and cutout.source not in self._on_tile:
+            return ~out
+        for at_x, at_y in self._on_tile.get(cutout.source, ()):
+            away = np.maximum(np.abs(x + cutout.origin_xy_pix[0] - at_x), np.abs(y + cutout.origin_xy_pix[1] - at_y))
+            out &= away * scale > 0.5 * side_arcsec + _MARGIN_ARCSEC
+        distance = np.hypot(x - cutout.xy_pix[0], y - cutout.xy_pix[1]) * scale
+        for ring in self._on_sky(cutout):
+            out &= np.abs(distance - ring) > 0.71 * side_arcsec + _MARGIN_ARCSEC
+        return out
+
+    def _on_same_tile(self, cutout: Cutout) -> list[float]:
+        """Distances in arcsec of candidates whose place on the cutout's tile is known."""
         here = cutout.origin_xy_pix + cutout.xy_pix
-        others = [
+        return [
             float(np.hypot(*(xy - here))) * cutout.pixel_scale_arcsec for xy in self._on_tile.get(cutout.source, ())
         ]
-        if len(self.radec_deg) and np.isfinite([cutout.ra_deg, cutout.dec_deg]).all():
-            across = (self.radec_deg[:, 0] - cutout.ra_deg + 180) % 360 - 180
-            away = np.hypot(across * np.cos(np.radians(cutout.dec_deg)), self.radec_deg[:, 1] - cutout.dec_deg)
-            others.append(float(away.min()) * 3600)
-        nearest = min(others, default=np.inf)
-        return "known_candidate" if nearest < _SAME_ARCSEC else "near_known_candidate" if nearest < near_arcsec else ""
+
+    def _on_sky(self, cutout: Cutout) -> list[float]:
+        """Distances in arcsec of candidates by right ascension and declination."""
+        if not len(self.radec_deg) or not np.isfinite([cutout.ra_deg, cutout.dec_deg]).all():
+            return []
+        across = (self.radec_deg[:, 0] - cutout.ra_deg + 180) % 360 - 180
+        away = np.hypot(across * np.cos(np.radians(cutout.dec_deg)), self.radec_deg[:, 1] - cutout.dec_deg)
+        near = away[away < _NEAR_DEG] * 3600
+        return [float(d) for d in near]
