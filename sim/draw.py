@@ -16,6 +16,7 @@ from sim.population import Deflector, Population, Source, deflector, source
 from sim.populations.real_galaxies import Stamps
 from sim.real_sky.backgrounds import Backgrounds, RealView
 from sim.real_sky.empty import EmptySky
+from sim.real_sky.unpainted import Unpainted
 from sim.scene import lensed_light
 from sim.view import Points, SimulatedView, View
 from stages.records import BoolArray, Cutout, FloatArray
@@ -99,12 +100,14 @@ class SimConfig:
 class Ingredients:
     """What pairs are drawn from beside the configuration.
 
-    stamps : real galaxies as sources; backgrounds : real deflectors to paint on; sky : empty places of real images.
+    stamps : real galaxies as sources; backgrounds : real deflectors to paint on; sky : empty places of real images;
+    unpainted : real objects that are taken as they are.
     """
 
     stamps: Stamps | None = None
     backgrounds: Backgrounds | None = None
     sky: EmptySky | None = None
+    unpainted: Unpainted | None = None
 
 
 @dataclass(frozen=True, eq=False)

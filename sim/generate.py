@@ -1,7 +1,8 @@
 """Make a labelled data set: python sim/generate.py --survey des --n 10000 --out data/des --seed 1 --workers 2.
 
 On real sky: --backgrounds DIR paints lensed light on the galaxies of your own cutouts, --sky DIR whole simulated
-objects on empty places of your own images. Real galaxies as sources: --source-galaxies.
+objects on empty places of your own images; --unpainted DIR takes your own objects as they are for non-lenses. Real
+galaxies as sources: --source-galaxies.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.draw import Ingredients, SimConfig, draw_pair
+from sim.draw import Drawn, Ingredients, SimConfig, draw_pair
 from sim.populations.real_galaxies import Stamps
 from sim.real_sky.backgrounds import BackgroundOptions, Backgrounds
 from sim.real_sky.empty import EmptySky
+from sim.real_sky.unpainted import Unpainted
 from stages import __version__
 from stages import config as configuration
 from stages.dataset import Shard, write_shard
@@ -49,11 +51,12 @@ class Given:
     source_galaxies: Path | None = None
     backgrounds: BackgroundOptions | None = None
     sky: BackgroundOptions | None = None
+    unpainted: BackgroundOptions | None = None
 
     def request(self) -> dict[str, Any]:
         """What of it identifies a data set."""
         out = {} if self.source_galaxies is None else {"source_galaxies": str(self.source_galaxies)}
-        real = {"backgrounds": self.backgrounds, "sky": self.sky}
+        real = {"backgrounds": self.backgrounds, "sky": self.sky, "unpainted": self.unpainted}
         return out | {name: options.request() for name, options in real.items() if options is not None}
 
 
@@ -84,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--sky", type=Path, help="real images on whose empty places whole simulated objects are painted"
     )
+    parser.add_argument("--unpainted", type=Path, help="real objects as they are, assumed no lenses; at most --n")
     parser.add_argument("--catalogue", type=Path, help="objects to cut from tiles in --backgrounds; places in --sky")
     parser.add_argument("--exclude", type=Path, help="known candidates in real images: a file of ids or ra, dec")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped data set")
@@ -124,16 +128,18 @@ def load_survey(name: str) -> SurveyFacts:
 
 def given(options: argparse.Namespace, survey: SurveyFacts) -> Given:
     """The folders named on the command line; raises ValueError for ones that cannot be used."""
-    if options.backgrounds is None and options.sky is None and (options.catalogue or options.exclude):
-        raise ValueError("--catalogue and --exclude belong to real images. Give --backgrounds or --sky as well.")
-    if options.backgrounds is not None and options.sky is not None:
-        raise ValueError("--backgrounds and --sky: give one of them, and make a second data set with the other.")
-    sources, catalogue, exclude, folder = (
+    folders = {name: getattr(options, name) for name in ("backgrounds", "sky", "unpainted")}
+    chosen = [name for name, path in folders.items() if path is not None]
+    if not chosen and (options.catalogue or options.exclude):
+        raise ValueError("--catalogue and --exclude belong to real images. Give --backgrounds, --sky or --unpainted.")
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join('--' + name for name in chosen)}: give one of them for each data set.")
+    sources, catalogue, exclude = (
         None if path is None else path.absolute()
-        for path in (options.source_galaxies, options.catalogue, options.exclude, options.backgrounds or options.sky)
+        for path in (options.source_galaxies, options.catalogue, options.exclude)
     )
-    real = None if folder is None else BackgroundOptions(folder, survey, catalogue, exclude)
-    return Given(sources, real, None) if options.sky is None else Given(sources, None, real)
+    real = {name: BackgroundOptions(folders[name].absolute(), survey, catalogue, exclude) for name in chosen}
+    return Given(sources, **real)
 
 
 def generate(
@@ -159,6 +165,9 @@ def generate(
     chosen = ingredients(given)  # refuse what cannot be read before any worker starts
     if chosen.backgrounds is not None:
         print(f"backgrounds: {chosen.backgrounds.report()}")
+    if chosen.unpainted is not None:
+        print(f"objects: {chosen.unpainted.report()}")
+        n = min(n, len(chosen.unpainted))
     if chosen.sky is not None:
         print(f"sky: {chosen.sky.report()}; PSF from {chosen.sky.psf_source}")
     if chosen.stamps is not None:
@@ -189,17 +198,26 @@ def ingredients(given: Given) -> Ingredients:
         None if given.source_galaxies is None else Stamps(given.source_galaxies),
         None if given.backgrounds is None else Backgrounds(given.backgrounds),
         None if given.sky is None else EmptySky(given.sky),
+        None if given.unpainted is None else Unpainted(given.unpainted),
     )
 
 
 def make_shard(job: Job) -> int:
     """Draw and write one shard; each pair has a random stream of its own. Returns the number of cutouts."""
-    drawn = []
+    drawn: list[Drawn] = []
+    found = ingredients(job.given)
+    if found.unpainted is not None:
+        first = job.index * job.config.shard_size
+        drawn = [Drawn(*found.unpainted[k]) for k in range(first, first + job.n)]
+        return _write(job, drawn)
     for pair in range(-(-job.n // 2)):
         rng = np.random.default_rng([job.seed, job.index, pair, *job.survey.name.encode()])
         name = f"{job.survey.name}-{job.seed}-{job.index:05d}-{pair:04d}"
-        drawn += draw_pair(rng, job.survey, job.config, name, ingredients(job.given))
-    drawn = drawn[: job.n]
+        drawn += draw_pair(rng, job.survey, job.config, name, found)
+    return _write(job, drawn[: job.n])
+
+
+def _write(job: Job, drawn: list[Drawn]) -> int:
     truth = pd.DataFrame([d.row for d in drawn])
     write_shard(job.out, job.index, Shard(tuple(d.cutout for d in drawn), truth, np.stack([d.arc_mask for d in drawn])))
     return job.n
