@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +28,7 @@ class Augmentation:
     colour_sigma: float = 0.15
     depth_sigma: float = 0.3
     noise_chance: float = 0.3
+    blur_chance: float = 0.2
     grey_chance: float = 0.12
     drop_chance: float = 0.1
     patch_chance: float = 0.15
@@ -63,16 +65,37 @@ def turn(x: Tensor, zoom_sigma: float, rng: np.random.Generator) -> Tensor:
 
 
 def photometric(flux: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Change zero points, depth and noise in linear flux."""
+    """Change zero points, depth, seeing and noise in linear flux."""
     n = len(flux)
     linear = torch.sinh(flux * SOFTENING_SIGMA)
     factor = np.exp(
         how.colour_sigma * rng.normal(size=(n, N_SLOTS, 1, 1)) + how.depth_sigma * rng.normal(size=(n, 1, 1, 1))
     )
     linear = linear * torch.from_numpy(factor.astype(np.float32))
+    sigma = rng.uniform(0.3, 1.2, n) * (rng.random(n) < how.blur_chance)
+    linear = blurred(linear, sigma)
     amplitude = rng.uniform(0, 0.4, (n, 1, 1, 1)) * (rng.random((n, 1, 1, 1)) < how.noise_chance)
-    linear = linear + torch.from_numpy(amplitude.astype(np.float32)) * torch.randn_like(linear)
+    grain = blurred(torch.randn_like(linear), rng.uniform(0.5, 1.0, n) * (rng.random(n) < 0.5))  # resampled: correlated
+    linear = linear + torch.from_numpy(amplitude.astype(np.float32)) * grain
     return torch.asinh(linear) / SOFTENING_SIGMA
+
+
+def blurred(planes: Tensor, sigma_pix: npt.NDArray[np.float64]) -> Tensor:
+    """Planes (N, C, S, S) convolved with Gaussians of sigma (N,) pixels, up to 1.2; sigma 0 changes nothing."""
+    chosen = np.flatnonzero(sigma_pix > 0)
+    if not len(chosen):
+        return planes
+    offset = np.arange(-3, 4)
+    profile = np.exp(-0.5 * (offset / sigma_pix[chosen, None]) ** 2)
+    weights = torch.from_numpy((profile / profile.sum(axis=1, keepdims=True)).astype(np.float32))
+    x = planes[chosen]
+    n, c, height, width = x.shape
+    kernel = weights.repeat_interleave(c, 0)[:, None]
+    padded = F.pad(x.reshape(1, n * c, height, width), (3, 3, 3, 3), mode="replicate")
+    across = F.conv2d(padded, kernel[:, :, None, :], groups=n * c)
+    out = planes.clone()
+    out[chosen] = F.conv2d(across, kernel[:, :, :, None], groups=n * c).reshape(n, c, height, width)
+    return out
 
 
 def patches(valid: Tensor, chance: float, rng: np.random.Generator) -> Tensor:

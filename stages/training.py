@@ -33,8 +33,8 @@ class Schedule:
 
 def fit(
     net: nn.Module,
-    loss_of: Callable[[nn.Module, np.random.Generator], Tensor],
-    validate: Callable[[nn.Module], dict[str, float]],
+    loss_of: Callable[[nn.Module, np.random.Generator, int], Tensor],
+    validate: Callable[[nn.Module, int], dict[str, float]],
     schedule: Schedule,
     out: Path,
     name: str,
@@ -42,8 +42,9 @@ def fit(
 ) -> nn.Module:
     """Train a network and return its exponential moving average.
 
-    `loss_of` draws a batch and returns its loss; `validate` returns figures of the averaged network. A run that was
-    stopped goes on from its last checkpoint `out/NAME.checkpoint`; the curves are in `out/NAME.csv`.
+    `loss_of` draws a step's batch and returns its loss; `validate` returns figures of the averaged network after so
+    many steps. A run that was stopped goes on from its last checkpoint `out/NAME.checkpoint`; the curves are in
+    `out/NAME.csv`.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(net).eval()
@@ -63,7 +64,7 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(schedule, step)
             net.train()
-            loss = loss_of(net, rng)
+            loss = loss_of(net, rng, step)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
@@ -72,7 +73,7 @@ def fit(
             running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
             bar.update(1)
             if (step + 1) % schedule.check_steps == 0 or step + 1 == schedule.steps:
-                figures = validate(average)
+                figures = validate(average, step + 1)
                 bar.set_postfix({k: f"{v:.3f}" for k, v in figures.items()})
                 _log(out / f"{name}.csv", {"step": step + 1, "seconds": round(time.perf_counter() - begun, 1),
                                            "loss": round(running, 5)} | figures)  # fmt: skip

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from stages.augment import Augmentation, augment, drop, photometric, refill, turn
+from stages.augment import Augmentation, augment, blurred, drop, photometric, refill, turn
 from stages.scaling import N_SLOTS, Frame, network_inputs
 from tests.test_scaling import cutout
 
@@ -38,7 +39,7 @@ def test_the_mask_moves_with_the_pixels() -> None:
 
 def test_no_strength_changes_no_flux() -> None:
     pixels, _ = batch()
-    none = Augmentation(colour_sigma=0, depth_sigma=0, noise_chance=0)
+    none = Augmentation(colour_sigma=0, depth_sigma=0, noise_chance=0, blur_chance=0)
     torch.testing.assert_close(photometric(pixels[:, :N_SLOTS], none, np.random.default_rng(0)), pixels[:, :N_SLOTS])
 
 
@@ -88,3 +89,12 @@ def test_refill_is_what_scaling_does() -> None:
     valid = full[:, N_SLOTS:].clone()
     valid[:, 0] = 0
     torch.testing.assert_close(torch.cat([refill(full[:, :N_SLOTS], valid), valid], 1), lacking)
+
+
+def test_blurring_is_a_gaussian_filter() -> None:
+    planes = torch.from_numpy(np.random.default_rng(4).normal(size=(3, 2, 20, 24)).astype(np.float32))
+    out = blurred(planes, np.array([0.0, 0.6, 1.1]))
+    assert torch.equal(out[0], planes[0])
+    for k, sigma in ((1, 0.6), (2, 1.1)):
+        want = gaussian_filter(planes[k].numpy(), (0, sigma, sigma), mode="nearest", radius=3)
+        np.testing.assert_allclose(out[k].numpy(), want, atol=1e-5)

@@ -30,7 +30,7 @@ def run(out: Path, stop_at: int | None = None, seed: int = 1) -> nn.Module:
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 1))
     step = 0
 
-    def loss_of(model: nn.Module, rng: np.random.Generator) -> Tensor:
+    def loss_of(model: nn.Module, rng: np.random.Generator, _: int) -> Tensor:
         nonlocal step
         step += 1
         if stop_at is not None and step > stop_at:
@@ -41,7 +41,7 @@ def run(out: Path, stop_at: int | None = None, seed: int = 1) -> nn.Module:
 
     schedule = Schedule(steps=20, check_steps=5, warmup_steps=3, learning_rate=0.01)
     return fit(
-        net, loss_of, lambda m: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy", seed
+        net, loss_of, lambda m, _: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy", seed
     )
 
 
@@ -88,7 +88,7 @@ def test_the_average_trails_the_network(tmp_path: Path) -> None:
     nn.init.zeros_(net.weight)
     schedule = Schedule(steps=30, warmup_steps=1, learning_rate=0.1, weight_decay=0.0, ema=0.9, check_steps=30)
     average = fit(
-        net, lambda m, _: (m(torch.ones(1, 1)) - 100.0).square().sum(), lambda _: {}, schedule, tmp_path, "a", 0
+        net, lambda m, *_: (m(torch.ones(1, 1)) - 100.0).square().sum(), lambda *_: {}, schedule, tmp_path, "a", 0
     )
     mean, last = float(next(average.parameters()).detach()), float(net.weight.detach())
     assert 0.5 * last < mean < last

@@ -55,7 +55,7 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
     torch.manual_seed(config.seed)
     net: nn.Module = ArcNet(config.width).to(memory_format=torch.channels_last)
     net = fit(
-        net, lambda n, rng: _loss(n, rng, data, rows, config), lambda n: _figures(n, data, validation, config),
+        net, lambda n, rng, _: _loss(n, rng, data, rows, config), lambda n, _: _figures(n, data, validation, config),
         config.schedule, out_dir, "arcs", config.seed,
     )  # fmt: skip
     calibration, figures = calibrate(net, data, validation, config)

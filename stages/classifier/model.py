@@ -22,7 +22,9 @@ class ClassifierConfig:
 
     members : networks in the ensemble, each from its own seed; width : channels of the first layer;
     positive_share : lenses in a batch; min_arc_snr, min_arc_contrast : lenses whose arcs are fainter, or fainter beside
-    their deflector, are left out of training.
+    their deflector, are left out of training; hard_share : part of a batch's non-lenses that is drawn from the
+    hard_part of all which the network takes most for lenses, chosen anew at each check; start : weights to go on from
+    instead of fresh ones, of the same width.
     """
 
     members: int = 2
@@ -32,6 +34,9 @@ class ClassifierConfig:
     positive_share: float = 0.4
     min_arc_snr: float = 25.0
     min_arc_contrast: float = 0.15
+    hard_share: float = 0.5
+    hard_part: float = 0.1
+    start: str = ""
     seed: int = 1
     workers: int = 2
     schedule: Schedule = field(default_factory=Schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from stages import metrics
 from stages.augment import augment
-from stages.cache import Cached, batches, cached
-from stages.classifier.model import FRAME, N_VIEWS, Classifier, ClassifierConfig
+from stages.cache import Cached, cached
+from stages.classifier.mining import Negatives, logits_of
+from stages.classifier.model import FRAME, Classifier, ClassifierConfig
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
-from stages.training import dihedral, fit, platt
-from stages.weights import Card, save
+from stages.training import fit, platt
+from stages.weights import Card, WeightsError, load, save
 
 Rows = npt.NDArray[np.intp]
 
@@ -37,10 +39,12 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     logits = []
     for member in range(config.members):
         torch.manual_seed(config.seed + member)
-        fresh = Classifier(config.width, config.dropout).to(memory_format=torch.channels_last)
+        name = f"classifier-{member}"
+        others = Negatives(data, rows[1], config, out_dir / name)
         net = fit(
-            fresh, lambda n, rng: _loss(n, rng, data, rows, config), lambda n: _figures(n, data, validation),
-            config.schedule, out_dir, f"classifier-{member}", config.seed + member,
+            _begin(config, member), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
+            partial(_check, data=data, rows=validation, others=others), config.schedule, out_dir, name,
+            config.seed + member,
         )  # fmt: skip
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
         logits.append(logits_of(net, data, validation))
@@ -69,18 +73,6 @@ def usable(data: Cached, config: ClassifierConfig) -> tuple[Rows, Rows]:
     )
 
 
-def logits_of(net: nn.Module, data: Cached, rows: Rows) -> npt.NDArray[np.float64]:
-    """Logits (n,) of rows, averaged over rotations and reflections."""
-    net.eval()
-    out = []
-    with torch.inference_mode():
-        for part in batches(rows, 256):
-            pixels = torch.from_numpy(np.asarray(data.pixels[part], np.float32))
-            conditions = torch.from_numpy(data.conditions[part])
-            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(N_VIEWS)).numpy() / N_VIEWS)
-    return np.concatenate(out).astype(np.float64)
-
-
 def domain_of(data: Cached) -> dict[str, Any]:
     """The ranges that the training data span."""
     resolution = 0.3 * 10 ** data.conditions[:, 0].astype(float)
@@ -91,12 +83,27 @@ def domain_of(data: Cached) -> dict[str, Any]:
     }
 
 
+def _begin(config: ClassifierConfig, member: int) -> nn.Module:
+    """A fresh network, or one of the members of the weights to go on from."""
+    net = Classifier(config.width, config.dropout)
+    if config.start:
+        state, card = load(Path(config.start))
+        k = member % int(card.config["members"])
+        own = {key.removeprefix(f"member{k}."): v for key, v in state.items() if key.startswith(f"member{k}.")}
+        try:
+            net.load_state_dict(own)
+        except RuntimeError as error:
+            raise WeightsError(f"{config.start}: of another width than {config.width}. Set width to theirs.") from error
+    return net.to(memory_format=torch.channels_last)
+
+
 def _loss(
-    net: nn.Module, rng: np.random.Generator, data: Cached, rows: tuple[Rows, Rows], config: ClassifierConfig
-) -> Tensor:
+    net: nn.Module, rng: np.random.Generator, step: int, data: Cached, lenses: Rows, others: Negatives,
+    config: ClassifierConfig,
+) -> Tensor:  # fmt: skip
     n = config.schedule.batch_size
     n_lens = round(config.positive_share * n)
-    chosen = np.concatenate([rng.choice(rows[0], n_lens), rng.choice(rows[1], n - n_lens)])
+    chosen = np.concatenate([rng.choice(lenses, n_lens), others.draw(rng, n - n_lens, step)])
     pixels = torch.from_numpy(np.asarray(data.pixels[chosen], np.float32))
     conditions = torch.from_numpy(data.conditions[chosen])
     pixels, conditions, _ = augment(pixels, conditions, config.augmentation, rng)
@@ -108,8 +115,9 @@ def _loss(
     return F.binary_cross_entropy_with_logits(logit.float(), smooth)
 
 
-def _figures(net: nn.Module, data: Cached, rows: Rows) -> dict[str, float]:
-    return _scores(logits_of(net, data, rows), data.truth["label"].to_numpy()[rows])
+def _check(net: nn.Module, step: int, data: Cached, rows: Rows, others: Negatives) -> dict[str, float]:
+    mined = others.mine(net, step)
+    return _scores(logits_of(net, data, rows), data.truth["label"].to_numpy()[rows]) | mined
 
 
 def _scores(logit: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, float]:
