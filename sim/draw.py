@@ -12,7 +12,9 @@ import numpy.typing as npt
 from sim import truth
 from sim.impostors import KINDS, Stage
 from sim.lensing.images import Images, solve
+from sim.lensing.lens import LensError
 from sim.population import Deflector, Population, Source, deflector, source
+from sim.populations.deflectors import source_redshift
 from sim.populations.real_galaxies import Stamps
 from sim.real_sky.backgrounds import Backgrounds, RealView
 from sim.real_sky.empty import EmptySky
@@ -163,12 +165,13 @@ def _try_lens(
     if lens.mass.theta_e < cut.min_theta_e_seeing * float(np.median(view.optics.fwhm)):
         return None
     kinds = [kind, "galaxy"] if rng.random() < config.second_source_fraction else [kind]
-    sources = [source(rng, view.photometry, prior, lens, k, stamps) for k in kinds]
-    found = [solve(lens.mass, s.x, s.y) for s in sources]
+    planes = [lens, *(_second_plane(rng, view, prior, lens) for _ in kinds[1:])]
+    sources = [source(rng, view.photometry, prior, p, k, stamps) for p, k in zip(planes, kinds, strict=True)]
+    found = [solve(p.mass, s.x, s.y) for p, s in zip(planes, sources, strict=True)]
     if not _worth_painting(view, cut, sources[0], found[0]):
         return None
     optics, grid = view.optics, view.optics.sampling.grid
-    painted = [lensed_light(grid, lens.mass, s) for s in sources]
+    painted = [lensed_light(grid, p.mass, s) for p, s in zip(planes, sources, strict=True)]
     arcs = [optics.see(light, []) for light in painted]
     points = _lensed_points(lens, sources[0])
     lensed = sum(arcs, np.zeros_like(arcs[0]))
@@ -195,6 +198,14 @@ def _try_lens(
         _finish(view, view.record(base, lensed), row | shared, bits, name, f"{name}-lens"),
         _finish(view, view.record(base, None), twin, np.zeros_like(bits), name, f"{name}-twin"),
     ]
+
+
+def _second_plane(rng: np.random.Generator, view: View, prior: Population, lens: Deflector) -> Deflector:
+    """The deflector before a second source at a redshift of its own; the first source's mass is left out."""
+    try:
+        return lens.before(source_redshift(rng, view.photometry, prior, lens.z))
+    except LensError:  # so little behind the deflector that it is hardly lensed
+        return lens
 
 
 def _worth_painting(view: View, cut: Selection, source: Source, found: Images) -> bool:

@@ -7,13 +7,14 @@ x right, y up; position angles in radians from x towards y; shear has lenstronom
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import hypot, isfinite
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 
 from sim.lensing.kernels import COLUMNS, MAX_TERMS, SUBHALO, fill_power_law, hessian_many, potential_many
 from sim.lensing.rays import deflect_many
@@ -69,6 +70,22 @@ class PowerLaw:
                 "pa, x and y must be finite": not all(map(isfinite, (self.pa, self.x, self.y))),
             },
         )
+
+    def scaled(self, factor: float) -> PowerLaw:
+        """The same mass with its convergence times a factor, as before a source at another redshift.
+
+        Raises LensError where the core would reach beyond the Einstein radius.
+        """
+        t = self.slope - 1
+
+        def strength(theta_e: float) -> float:
+            return float(theta_e**t / (1 - 0.5 * t * (self.core / theta_e) ** (2 - t)))
+
+        wanted, largest = factor * strength(self.theta_e), 2 * self.theta_e * max(factor, 1.0) ** (1 / t)
+        smallest = 1e-6 * self.theta_e if self.core == 0 else self.core * (1 + 1e-9)
+        if not strength(smallest) < wanted:
+            raise LensError(f"{self}: with {factor} of its convergence the core is no smaller than theta_e. Scale less")
+        return replace(self, theta_e=float(brentq(lambda r: strength(r) - wanted, smallest, largest, xtol=1e-12)))
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,14 @@ class Lens:
                 row[0], row[3], row[4], row[5] = SUBHALO, part.b, part.core, part.truncation
             row[1], row[2] = part.x - x0, part.y - y0
         return np.array([x0, y0, self.gamma1, self.gamma2, self.foreground1, self.foreground2]), parts, terms
+
+    def scaled(self, factor: float) -> Lens:
+        """The same mass and external shear with all deflections in its plane times a factor; see `PowerLaw.scaled`."""
+        parts = tuple(
+            part.scaled(factor) if isinstance(part, PowerLaw) else replace(part, b=factor * part.b)
+            for part in self.parts
+        )
+        return replace(self, parts=parts, gamma1=factor * self.gamma1, gamma2=factor * self.gamma2)
 
     def deflection(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Deflection angles in arcsec at positions of any shape; float32 in, float32 out, else float64."""

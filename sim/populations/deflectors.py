@@ -7,13 +7,19 @@ theta_E^2, and the number of sources behind it to the survey's depth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from sim.lensing.cosmology import einstein_mass, einstein_radius_arcsec, kpc_per_arcsec, volume_per_z
+from sim.lensing.cosmology import (
+    einstein_mass,
+    einstein_radius_arcsec,
+    kpc_per_arcsec,
+    lensing_efficiency,
+    volume_per_z,
+)
 from sim.lensing.lens import Lens, PowerLaw, Subhalo
 from sim.populations.counts import redshift_density
 from sim.populations.galaxies import Sersic, disc_type, early_type
@@ -50,6 +56,14 @@ class Deflector:
     velocity_dispersion_km_s: float
     kind: str
     boost: float = 1.0
+
+    def before(self, z_source: float) -> Deflector:
+        """The same galaxy before a source at another redshift: deflections go with D_ls / D_s.
+
+        Raises LensError where the source is so near that the Einstein radius would lie within the core.
+        """
+        efficiency = lensing_efficiency(self.z, np.array([z_source, self.z_source]))
+        return replace(self, mass=self.mass.scaled(float(efficiency[0] / efficiency[1])), z_source=z_source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +105,15 @@ def deflector(
     return _made(
         rng, photometry, prior, KINDS[kind[k]], float(z[k]), float(z_source[k]), float(10 ** log_dispersion[k]), boost
     )
+
+
+def source_redshift(rng: np.random.Generator, photometry: Photometry, prior: Population, z: float) -> float:
+    """Redshift of a galaxy behind redshift z, by the counts to the survey's depth and the cross-section at each."""
+    low, high = prior.z_source
+    grid = np.linspace(max(low, z + 0.05), max(high, z + 0.5), 200)
+    chance = redshift_density("galaxy", prior.source_limits("galaxy", photometry.depth_i), grid)
+    chance = chance * lensing_efficiency(z, grid) ** 2 + 1e-12
+    return float(rng.choice(grid, p=chance / chance.sum()))
 
 
 def _strata(

@@ -8,11 +8,11 @@ import numpy as np
 
 from sim.impostor_kinds.discs import bulgeless_spiral
 from sim.impostor_kinds.stage import Stage
-from sim.lensing.cosmology import einstein_radius_arcsec, lensing_efficiency
+from sim.lensing.cosmology import einstein_radius_arcsec
 from sim.lensing.images import solve
 from sim.lensing.lens import Lens, PowerLaw
 from sim.population import Deflector, Population, Sersic, source
-from sim.populations.counts import redshift_density
+from sim.populations.deflectors import source_redshift
 from sim.populations.photometry import Photometry
 from sim.real_sky.deflector_mass import Mass
 from sim.scene import Grid, paint
@@ -33,7 +33,7 @@ def painted_deflector(
     q, pa : of the light. Everything that light does not tell follows the priors of simulated deflectors.
     """
     z, dispersion = mass.draw(rng, power=4.0)
-    z_source = _source_redshift(rng, photometry, prior, z)
+    z_source = source_redshift(rng, photometry, prior, z)
     theta_e = float(np.clip(einstein_radius_arcsec(dispersion, z, z_source), 0.1, 1.5 * prior.theta_e_arcsec[1]))
     freedom = min(0.3 / max(1 - q, 0.1), 3.0)  # round galaxies' masses turn freely
     main = PowerLaw(
@@ -45,15 +45,6 @@ def painted_deflector(
     )
     shear, foreground = _shear(rng, prior.shear_sigma), _shear(rng, prior.foreground_shear_sigma)
     return Deflector(Lens((main,), *shear, *foreground), (), z, z_source, dispersion, "early")
-
-
-def _source_redshift(rng: np.random.Generator, photometry: Photometry, prior: Population, z: float) -> float:
-    """A source redshift by the counts to the survey's depth and the cross-section at each."""
-    low, high = prior.z_source
-    grid = np.linspace(max(low, z + 0.05), max(high, z + 0.5), 200)
-    chance = redshift_density("galaxy", prior.source_limits("galaxy", photometry.depth_i), grid)
-    chance = chance * lensing_efficiency(z, grid) ** 2 + 1e-12
-    return float(rng.choice(grid, p=chance / chance.sum()))
 
 
 def _shear(rng: np.random.Generator, sigma: float) -> tuple[float, float]:

@@ -192,3 +192,17 @@ def test_impossible_masses_are_refused_with_all_their_faults():
         Lens((PowerLaw(1.0),), foreground2=0.6)
     with pytest.raises(LensError, match="main deflector first"):
         Lens(())
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 1.7])
+def test_scaled_mass_deflects_in_proportion(factor):
+    parts = (PowerLaw(1.2, 2.2, 0.6, 0.4, core=0.08), PowerLaw(0.3, 1.8, 0.9, x=1.0, y=-0.7))
+    lens = Lens((*parts, Subhalo(0.02, 0.9, 0.4, 0.01, 0.3)), 0.03, -0.02)
+    x, y = np.random.default_rng(3).uniform(-3, 3, (2, 50))
+    want = factor * np.array(lens.deflection(x, y))
+    np.testing.assert_allclose(lens.scaled(factor).deflection(x, y), want, rtol=1e-9)
+
+
+def test_mass_that_would_fall_into_its_core_is_refused():
+    with pytest.raises(LensError, match="core"):
+        PowerLaw(0.5, core=0.3).scaled(0.05)

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from astropy.cosmology import FlatLambdaCDM
 
 from sim.lensing.lens import PowerLaw, Subhalo
 from sim.population import Population, deflector, early_type, einstein_radius_arcsec, neighbours, source
-from sim.populations.deflectors import dispersion_function, subhaloes
+from sim.populations.deflectors import dispersion_function, source_redshift, subhaloes
 from sim.populations.photometry import Photometry
 from sim.populations.priors import choose
 from stages.survey import SurveyFacts
@@ -166,3 +167,21 @@ def test_early_types_of_a_dispersion_are_as_bright_as_luminous_red_galaxies():
 def test_impossible_ranges_are_refused_by_name(photometry):
     with pytest.raises(ValueError, match="theta_e_arcsec"):
         deflector(rng(), photometry, Population(theta_e_arcsec=(9.0, 10.0), velocity_dispersion_km_s=(100.0, 150.0)))
+
+
+def test_a_further_source_is_deflected_more_as_distances_say(photometry):
+    lens = deflector(np.random.default_rng(5), photometry, Population(z_deflector=(0.3, 0.5), z_source=(0.8, 1.5)))
+    further = lens.before(3.0)
+    to_lens, *to_sources = FlatLambdaCDM(70, 0.3).comoving_distance([lens.z, lens.z_source, 3.0]).value
+    near, far = (1 - to_lens / d for d in to_sources)
+    ratio = far / near
+    x, y = np.array([0.7, -1.2]), np.array([0.4, 2.0])
+    np.testing.assert_allclose(further.mass.deflection(x, y), ratio * np.array(lens.mass.deflection(x, y)), rtol=3e-3)
+    assert further.z_source == 3.0
+
+
+def test_redshifts_of_further_sources_lie_behind_the_deflector(photometry):
+    rng = np.random.default_rng(6)
+    drawn = np.array([source_redshift(rng, photometry, Population(), 0.6) for _ in range(300)])
+    assert drawn.min() > 0.6
+    assert 1.0 < np.median(drawn) < 3.0
