@@ -53,7 +53,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)
     card = Card(
         "classifier", "1", to_mapping(config), domain_of(data), fingerprint(data_dir),
-        {"validation": _scores(slope * np.mean(logits, axis=0) + offset, label)},
+        {"validation": scores(slope * np.mean(logits, axis=0) + offset, label)},
         "Probabilities are calibrated on held-out simulations at equal prior.",
     )  # fmt: skip
     path = out_dir / "classifier.safetensors"
@@ -117,10 +117,11 @@ def _loss(
 
 def _check(net: nn.Module, step: int, data: Cached, rows: Rows, others: Negatives) -> dict[str, float]:
     mined = others.mine(net, step)
-    return _scores(logits_of(net, data, rows), data.truth["label"].to_numpy()[rows]) | mined
+    return scores(logits_of(net, data, rows), data.truth["label"].to_numpy()[rows]) | mined
 
 
-def _scores(logit: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, float]:
+def scores(logit: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Figures of validation logits (n,) for a card."""
     lens, other = logit[label == 1], logit[label == 0]
     return {
         "auroc": round(metrics.auroc(lens, other), 4),

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sim.generate import main as generate
 from stages import weights
-from stages.classifier.model import ClassifierConfig
+from stages.classifier.join import join
+from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import Predictor, load
 from stages.classifier.train import train
 from stages.config import WEIGHTS_DIR
 from stages.dataset import DatasetError, read_shards
 from stages.records import Cutout
+from stages.scaling import network_inputs
 from stages.training import Schedule
 from stages.weights import WeightsError
 
@@ -82,6 +85,33 @@ def test_training_again_gives_the_same_weights(data_dir: Path, tmp_path: Path, c
     low, high = card.domain["resolution_arcsec"]
     assert low < 0.3 < 0.7 < high  # Euclid's sharpness to the Dark Energy Survey's
     assert np.isfinite(load(one).predict(cutouts).p_lens).all()
+
+
+def test_joined_members_say_what_they_said_apart(data_dir: Path, tmp_path: Path, cutouts: list[Cutout]) -> None:
+    apart = [train(replace(TINY, members=1, seed=seed), data_dir, tmp_path / str(seed)) for seed in (3, 4)]
+    joined = load(join(apart, data_dir, tmp_path))
+    seen = network_inputs(cutouts, FRAME)
+    pixels, conditions = torch.from_numpy(seen.pixels), torch.from_numpy(seen.conditions)
+    with torch.inference_mode():
+        for path, member in zip(apart, joined.members, strict=True):
+            alone = load(path)
+            want = alone.slope * alone.members[0](pixels, conditions) + alone.offset
+            np.testing.assert_allclose(member(pixels, conditions), want, atol=0.03)  # weights are kept as fp16
+
+
+def test_networks_of_different_widths_cannot_be_joined(data_dir: Path, tmp_path: Path) -> None:
+    apart = [train(replace(TINY, members=1, width=w), data_dir, tmp_path / str(w)) for w in (4, 8)]
+    with pytest.raises(WeightsError, match="same width"):
+        join(apart, data_dir, tmp_path)
+
+
+def test_training_goes_on_from_weights(data_dir: Path, tmp_path: Path, cutouts: list[Cutout]) -> None:
+    first = train(replace(TINY, members=1), data_dir, tmp_path / "first")
+    still = Schedule(**{**vars(TINY.schedule), "steps": 1, "learning_rate": 0.0})
+    second = train(replace(TINY, members=1, start=str(first), schedule=still), data_dir, tmp_path / "second")
+    np.testing.assert_allclose(load(second).predict(cutouts).p_lens, load(first).predict(cutouts).p_lens, atol=0.05)
+    with pytest.raises(WeightsError, match="Set width"):
+        train(replace(TINY, members=1, width=12, start=str(first)), data_dir, tmp_path / "third")
 
 
 def test_too_small_a_data_set_says_what_to_do(tmp_path: Path) -> None:

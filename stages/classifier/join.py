@@ -1,0 +1,67 @@
+"""Make one ensemble of networks that were trained apart, such as on different halves of a sky."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages import config as configuration
+from stages.cache import cached
+from stages.classifier.mining import logits_of
+from stages.classifier.model import FRAME, ClassifierConfig
+from stages.classifier.predict import load
+from stages.classifier.train import scores
+from stages.training import platt
+from stages.weights import Card, WeightsError, load_card, save
+from stages.weights import load as load_state
+
+
+def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
+    """Stack the members of several weights and calibrate their mean logit on a data set's validation systems.
+
+    Each member's own calibration goes into its last layer, so that members count alike whatever their scale. Returns
+    `out_dir/classifier.safetensors`; raises WeightsError for weights of different widths.
+    """
+    cards = [load_card(path) for path in paths]
+    configs = [
+        configuration.from_mapping(ClassifierConfig, c.config, str(p)) for c, p in zip(cards, paths, strict=True)
+    ]
+    if len({c.width for c in configs}) != 1:
+        raise WeightsError(f"{', '.join(map(str, paths))}: of different widths. Train them with the same width.")
+    state: dict[str, Tensor] = {}
+    k = 0
+    for path, config in zip(paths, configs, strict=True):
+        loaded, _ = load_state(path)
+        slope, offset = loaded["calibration"]
+        for member in range(config.members):
+            prefix = f"member{member}."
+            own = {key.removeprefix(prefix): v for key, v in loaded.items() if key.startswith(prefix)}
+            own["head.3.weight"] = own["head.3.weight"] * slope
+            own["head.3.bias"] = own["head.3.bias"] * slope + offset
+            state |= {f"member{k}.{key}": value for key, value in own.items()}
+            k += 1
+    domain = cards[0].domain | {
+        "resolution_arcsec": [
+            min(c.domain["resolution_arcsec"][0] for c in cards), max(c.domain["resolution_arcsec"][1] for c in cards)
+        ]
+    }  # fmt: skip
+    merged = configuration.to_mapping(configs[0]) | {"members": k, "start": ""}
+    card = Card("classifier", "1", merged, domain, {n: d for c in cards for n, d in c.data.items()}, {}, cards[0].notes)
+    path = out_dir / "classifier.safetensors"
+    return _calibrated(path, state, card, data_dir, out_dir)
+
+
+def _calibrated(path: Path, state: dict[str, Tensor], card: Card, data_dir: Path, out_dir: Path) -> Path:
+    save(path, state | {"calibration": torch.tensor([1.0, 0.0], dtype=torch.float64)}, card)
+    data = cached(data_dir, FRAME, out_dir / "cache")
+    rows = np.flatnonzero((data.truth["part"] == "validation").to_numpy())
+    logit = np.mean([logits_of(net, data, rows) for net in load(path).members], axis=0)
+    label = data.truth["label"].to_numpy()[rows]
+    slope, offset = platt(logit, label)
+    card = Card(**{**vars(card), "metrics": {"validation": scores(slope * logit + offset, label)}, "sha256": ""})
+    save(path, state | {"calibration": torch.tensor([slope, offset], dtype=torch.float64)}, card)
+    return path
