@@ -25,9 +25,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sim.matching.facts import Match, MatchError, checked, combine, write_kernels
+from sim.matching.facts import Match, combine
 from sim.matching.image import ImageStats, measure_entry
 from sim.matching.stretch import StretchError, fit_pair
+from sim.matching.wanting import MatchError
+from sim.matching.written import checked, write_kernels
 from stages import config as configuration
 from stages.ingest import IngestOptions, InputError
 from stages.ingest.field import ReadError
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace) -> Match:
     if len(problems) > _SHOWN_PROBLEMS:
         match.found.notes.append(f"{len(problems)} files were left out in all. Run pipeline.py to list them.")
     match.facts["measured"]["notes"] = list(match.found.notes)
-    write_kernels(match, options.out)
+    write_kernels(match.facts, match.found, match.images, options.out)
     checked(match.facts)
     text = yaml.safe_dump(_plain(match.facts), sort_keys=False, default_flow_style=None, width=118, allow_unicode=True)
     options.out.write_text(text)

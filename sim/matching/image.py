@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import sep
 
 from sim.matching.header import Said, said
 from sim.matching.noise import BandNoise, band_noise, sky_mask
-from sim.matching.psf import PROFILE_RADII, MoffatFit, fit_moffat, profile
+from sim.matching.psf import MoffatFit, fit_moffat, profile
 from stages.ingest.field import Field, ReadError
 from stages.ingest.listing import Entry
 from stages.ingest.options import IngestOptions
@@ -51,10 +51,8 @@ class ImageStats:
     profiles: dict[str, list[MoffatFit | None]]
     rings: dict[str, list[FloatArray | None]]
     kernels: dict[str, FloatArray]
-    survey: str = ""
     quiet: FloatArray | None = None
     picture: bool = False
-    faults: tuple[str, ...] = field(default_factory=tuple)
 
 
 def measure_entry(
@@ -112,13 +110,11 @@ def measure(piece: Field, entry: Entry, facts: SurveyFacts | None, rng: np.rando
     quiet = _quiet(piece, facts, sky) if picture else None
     return ImageStats(
         entry.ids[0], bands, piece.pixel_scale_arcsec, piece.reasons, float(area), noise, fwhm, words, objects,
-        profiles, rings, kernels, piece.survey, quiet, picture,
+        profiles, rings, kernels, quiet, picture,
     )  # fmt: skip
 
 
 def _window(piece: Field) -> Field:
-    from dataclasses import replace
-
     rows, columns = piece.flux.shape[1:]
     if max(rows, columns) <= WINDOW_PIX:
         return piece
@@ -204,11 +200,6 @@ def kernel_fit(kernel: FloatArray) -> MoffatFit | None:
     if not np.isfinite(data).all() or data.max() <= 0:
         return None
     return fit_moffat(data, np.ones(data.shape, bool), float(data.max()) / 1000)
-
-
-def ring_count() -> int:
-    """Number of rings of a profile."""
-    return len(PROFILE_RADII) - 1
 
 
 def _saturated(piece: Field, facts: SurveyFacts | None) -> BoolArray:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sim.matching.image import ImageStats
-from sim.matching.values import Findings, StarSample, Value, over_images, robust_std
+from sim.matching.stars import StarSample
+from sim.matching.values import Findings, Value, over_images, robust_std
 from stages.bands import wavelength_nm
 from stages.records import FloatArray
 

@@ -1,4 +1,4 @@
-"""Many images to one value with its error: PSF, noise, gain; errors by bootstrap over images."""
+"""Many images to one value with its error: noise, gain, zero points; errors by bootstrap over images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.matching.header import plausible
-from sim.matching.image import ImageStats, kernel_fit
+from sim.matching.image import ImageStats
 from sim.matching.noise import LAGS, folded, gain_of, gaussian_width
-from sim.matching.psf import Locus, MoffatFit, star_locus
 from stages.records import FloatArray
 
 _BOOTSTRAPS = 200
-_PICTURE_SNR = 80.0  # a composite's sky is clipped: its noise is more than it seems
-_GOOD_SNR, _GOOD_MISFIT, _GOOD_ELLIPTICITY = 15.0, 0.05, 0.25
 
 
 @dataclass(frozen=True)
@@ -75,94 +72,6 @@ def over_images(
         draws = [statistic(known[rng.integers(0, len(known), len(known))]) for _ in range(_BOOTSTRAPS)]
         error = float(np.std(draws))
     return Value(statistic(known), error, len(known), how)
-
-
-@dataclass(frozen=True, eq=False)
-class StarSample:
-    """The objects with profiles: image number and number within it, log10 FWHM (arcsec) and error in `band`."""
-
-    band: str
-    image: FloatArray
-    number: FloatArray
-    log_fwhm: FloatArray
-    error: FloatArray
-    snr: FloatArray
-    locus: Locus
-
-
-def stars_of(images: Sequence[ImageStats], bands: Sequence[str]) -> StarSample:
-    """Find the stars among all images' compact objects, in the band with most good profiles (the reddest of equals)."""
-    good = {b: sum(_good(f) for s in images for f in s.profiles.get(b, ())) for b in bands}
-    band = bands[max(range(len(bands)), key=lambda k: (good[bands[k]], k))]
-    rows = [
-        (i, j, np.log10(f.fwhm * s.pixel_scale_arcsec), f.fwhm_error / f.fwhm / np.log(10), f.snr)
-        for i, s in enumerate(images)
-        for j, f in enumerate(s.profiles.get(band, ()))
-        if f is not None and _good(f) and (not s.picture or f.snr > _PICTURE_SNR)
-    ]
-    table = np.array(rows, float).reshape(-1, 5)
-    return StarSample(
-        band, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], star_locus(table[:, 2], table[:, 3])
-    )
-
-
-def _good(f: MoffatFit | None) -> bool:
-    return f is not None and f.snr > _GOOD_SNR and f.misfit < _GOOD_MISFIT and np.hypot(f.e1, f.e2) < _GOOD_ELLIPTICITY
-
-
-def psf_from_stars(
-    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], sample: StarSample,
-    shift_pix: tuple[float, float], rng: np.random.Generator,
-) -> None:  # fmt: skip
-    """FWHM, its scatter, Moffat index and ellipticity by band from the stars of a sample."""
-    chosen = np.flatnonzero(sample.locus.stars)
-    index = [(int(sample.image[k]), int(sample.number[k])) for k in chosen]
-    smear = 2.77 * float(sum(d * (1 - d) for d in shift_pix))  # FWHM^2 in pixels^2 that interpolation added
-    for band in bands:
-        fits = [(i, f) for i, j in index if j < len(images[i].profiles.get(band, ()))
-                and _good(f := images[i].profiles[band][j]) and f is not None]  # fmt: skip
-        width = np.array([np.sqrt(max(f.fwhm**2 - smear, 1.0)) * images[i].pixel_scale_arcsec for i, f in fits])
-        error = np.array([f.fwhm_error / f.fwhm for _, f in fits])
-        found.put("psf_fwhm_arcsec", band, over_images(width, "stars", rng))
-        if len(fits) < 3:
-            continue
-        both = np.column_stack([np.log(width), error])
-        spread = _spread(both, rng)
-        found.put("psf_fwhm_scatter", band, spread)
-        sharp = [f for _, f in fits if f.beta_error < 1.5 and 1.35 < f.beta < 9.5]
-        found.put("psf_beta", band, over_images([f.beta for f in sharp], "stars", rng))
-        e2 = np.array([f.e1**2 + f.e2**2 - 2 * (f.fwhm_error / f.fwhm / 2) ** 2 for _, f in fits])
-        rms = over_images(e2, "stars", rng, lambda v: float(np.sqrt(max(np.median(v) / np.log(2), 0.0))))
-        found.put("psf_ellipticity", band, rms)
-
-
-def _spread(both: FloatArray, rng: np.random.Generator) -> Value:
-    """Scatter of (n, 2) values beyond their own errors."""
-
-    def beyond(rows: FloatArray) -> float:
-        return float(np.sqrt(max(robust_std(rows[:, 0]) ** 2 - float(np.median(rows[:, 1])) ** 2, 0.0)))
-
-    draws = [beyond(both[rng.integers(0, len(both), len(both))]) for _ in range(_BOOTSTRAPS)]
-    return Value(beyond(both), float(np.std(draws)), len(both), "stars, their fits' errors taken off")
-
-
-def psf_from_kernels(
-    found: Findings, images: Sequence[ImageStats], bands: Sequence[str], rng: np.random.Generator, prefix: str = "psf"
-) -> None:
-    """FWHM, scatter, index and ellipticity by band from PSFs delivered with the images."""
-    for band in bands:
-        fits = [(s, f) for s in images if band in s.kernels and (f := kernel_fit(s.kernels[band])) is not None]
-        width = np.array([np.sqrt(f.fwhm**2) * s.pixel_scale_arcsec for s, f in fits])
-        found.put(f"{prefix}_fwhm_arcsec", band, over_images(width, "delivered PSF", rng))
-        found.put(
-            f"{prefix}_beta", band, over_images([f.beta for _, f in fits if 1.35 < f.beta < 9.5], "delivered PSF", rng)
-        )
-        if len(fits) > 2:
-            spread = over_images(np.log(width), "delivered PSF", rng, robust_std)
-            found.put(f"{prefix}_fwhm_scatter", band, spread)
-            e = [float(np.hypot(f.e1, f.e2)) for _, f in fits]
-            rms = over_images(e, "delivered PSF", rng, lambda v: float(np.sqrt(np.median(v**2) / np.log(2))))
-            found.put(f"{prefix}_ellipticity", band, rms)
 
 
 def noise_values(

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from sim import match
 from sim.matching import noise as match_noise
 from sim.matching import psf as match_psf
+from sim.matching import stars as match_stars
 from sim.matching import stretch as match_stretch
 from stages import config as configuration
 from stages.records import FloatArray
@@ -154,23 +155,41 @@ def test_every_number_names_its_source(measured):
     assert written <= set(measured.sources)
 
 
-def test_galaxies_alone_are_not_taken_for_stars():
-    rng = np.random.default_rng(5)
-    own = 10 ** rng.normal(-0.1, 0.2, 150)
-    width = 0.5 * np.log10(0.8**2 + own**2) + rng.normal(0, 0.01, 150)
-    locus = match_psf.star_locus(width, np.full(150, 0.01))
-    assert not locus.found
+def compact(width: FloatArray, index: FloatArray, image: FloatArray) -> match_stars.Compact:
+    error = np.full(len(width), 0.01)
+    return match_stars.Compact(width, error, np.log(index - 1), 20 * error, image)
 
 
-def test_a_few_stars_among_many_galaxies_are_found():
-    rng = np.random.default_rng(6)
-    galaxies = 0.5 * np.log10(0.8**2 + 10 ** (2 * rng.normal(-0.05, 0.15, 120)))
-    stars = np.log10(0.8) + rng.normal(0, 0.02, 15)
-    locus = match_psf.star_locus(np.concatenate([galaxies, stars]), np.full(135, 0.01))
+def galaxies(rng: np.random.Generator, seeing: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Widths and Moffat indices as discs and spheroids have them in simulated DES images."""
+    own = 10 ** (2 * rng.normal(-0.2, 0.15, len(seeing)))
+    index = 1 + np.exp(rng.normal(np.where(rng.random(len(seeing)) < 0.5, np.log(0.8), np.log(2.2)), 0.3))
+    return 0.5 * np.log10(10 ** (2 * seeing) * (1 + own)) + rng.normal(0, 0.01, len(seeing)), index
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_galaxies_alone_are_not_taken_for_stars(seed):
+    rng = np.random.default_rng(seed)
+    seeing = rng.normal(np.log10(0.8), 0.04, 120)
+    width, index = galaxies(rng, seeing)
+    assert not match_stars.star_locus(compact(width, index, np.arange(120.0))).found
+
+
+def test_the_median_seeing_is_found_though_most_images_have_no_star_and_their_seeing_scatters():
+    rng = np.random.default_rng(7)
+    image = np.repeat(np.arange(90.0), 2)
+    seeing = np.repeat(rng.normal(np.log10(0.8), 0.04, 90), 2)
+    width, index = galaxies(rng, seeing)
+    star = rng.random(180) < 0.25
+    width[star] = seeing[star] + rng.normal(0, 0.01, star.sum())
+    index[star] = 3.5 + rng.normal(0, 0.3, star.sum())
+    locus = match_stars.star_locus(compact(width, index, image))
     assert locus.found
-    assert locus.centre == pytest.approx(np.log10(0.8), abs=0.015)
-    assert locus.stars[120:].mean() > 0.8
-    assert locus.stars[:120].mean() < 0.1
+    assert locus.centre_error < 0.012
+    assert abs(locus.centre - np.log10(0.8)) < 3 * locus.centre_error
+    assert abs(locus.scatter - 0.04) < 3 * locus.scatter_error
+    assert locus.stars[star].mean() > 0.75
+    assert locus.stars[~star].mean() < 0.1
 
 
 def test_a_moffat_profile_off_centre_is_fitted():
@@ -318,4 +337,5 @@ def test_des_cutouts_give_the_published_seeing(tmp_path):
     facts = yaml.safe_load((tmp_path / "o.yaml").read_text())
     published = {"g": 1.11, "r": 0.95, "i": 0.88, "z": 0.83}  # DES DR2, Abbott et al. 2021, Table 1
     for band, fwhm in published.items():
-        assert facts["psf_fwhm_arcsec"][band] == pytest.approx(fwhm, rel=0.12)
+        found = facts["measured"]["psf_fwhm_arcsec"][band]
+        assert found["value"] == pytest.approx(fwhm, abs=2 * found["error"] + 0.01)
