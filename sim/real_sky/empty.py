@@ -89,12 +89,11 @@ class EmptySky:
         return ", ".join(f"{name} {n}" for name, n in counts.items())
 
     def view(self, rng: np.random.Generator, prior: Population, centring_arcsec: float) -> SkyView:
-        """A place drawn at random, mirrored and turned at random."""
+        """A place drawn at random; not turned, since noise and PSFs have directions that all of a survey shares."""
         del prior  # neighbours are there already
         k = int(rng.integers(len(self._images)))
         place = self._places[k][int(rng.integers(len(self._places[k])))]
         patch = self._patch(self._images[k], place.astype(float))
-        patch = patch.turned(bool(rng.random() < 0.5), int(rng.integers(4)))
         x, y = self.survey.pixel_scale_arcsec * rng.uniform(-0.5, 0.5, 2)
         optics = patch_optics(rng, self.survey, patch, (float(x), float(y)))
         frame = optics.sampling

@@ -88,7 +88,7 @@ def _begin(config: ClassifierConfig, member: int) -> nn.Module:
     net = Classifier(config.width, config.dropout)
     if config.start:
         state, card = load(Path(config.start))
-        k = member % int(card.config["members"])
+        k = (config.seed + member) % int(card.config["members"])  # other seeds go on from other members
         own = {key.removeprefix(f"member{k}."): v for key, v in state.items() if key.startswith(f"member{k}.")}
         try:
             net.load_state_dict(own)
