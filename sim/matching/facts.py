@@ -57,9 +57,11 @@ def combine(
     picture = images[0].picture
     stretch = base.stretch if base is not None else None
     quiet = quiet_fit(found, images, base, rng) if picture else None
-    curves = {} if picture else gain_values(found, images, bands, rng)
     sample = stars_of(images, bands)
     psf(found, images, bands, sample, base, quiet.shift_pix if quiet is not None else (0.0, 0.0), rng)
+    scale = over_images([s.pixel_scale_arcsec for s in images], scale_source(images, base), rng)
+    found.put("pixel_scale_arcsec", "all", scale)
+    curves = {} if picture else gain_values(found, images, bands, rng)
     header_zero_points(found, images, bands, rng)
     if picture and stretch is not None:
         for band in set(bands) & set(stretch.bands):
@@ -71,8 +73,6 @@ def combine(
     zero_points(found, bands, base)
     points = colours(found, objects, bands, rng)
     densities(found, objects, sample)
-    scale = over_images([s.pixel_scale_arcsec for s in images], scale_source(images, base), rng)
-    found.put("pixel_scale_arcsec", "all", scale)
     if any("assumed_pixel_scale" in s.reasons for s in images):
         found.notes.append(
             "pixel_scale_arcsec: no WCS or keyword says it; assumed. Give --survey with the right scale."

@@ -1,8 +1,4 @@
-"""Noise of real pixels: sky level and rms, autocorrelation, and variance against flux (photon transfer).
-
-The photon-transfer method (Janesick 2001): the variance about a smooth local model, against the model's flux, is the
-sky's variance plus flux / gain; what structure the model misses grows with the square of the flux and is fitted too.
-"""
+"""Noise of real pixels: sky level and rms, autocorrelation, and what a delivered variance map says of the gain."""
 
 from __future__ import annotations
 
@@ -11,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import sep
 from scipy import fft
-from scipy.ndimage import binary_dilation, convolve, distance_transform_edt
-from scipy.optimize import nnls
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
+from sim.matching.transfer import transfer_samples
 from stages.records import BoolArray, FloatArray
 
 LAGS = 4  # the autocorrelation is kept at dy = 0..4, dx = -4..4
@@ -21,16 +17,14 @@ HISTOGRAM = np.linspace(-6, 6, 61)
 MIN_SKY_PIX = 300
 _DETECT_SIGMA, _CLIPPED_SIGMA, _MASK_GROWTH_PIX = 2.0, 3.5, 3
 _MESH_PIX = 32
-_SAMPLES = 1500  # pixels of objects kept per image and band
-_HALF = 2  # the local model is a polynomial of order 4 in (2 * _HALF + 1) pixels squared
 
 
 @dataclass(frozen=True, eq=False)
 class BandNoise:
     """Sky of one band of one image: level, rms, sky pixels, autocorrelation (5, 9) and the pairs that it rests on.
 
-    histogram : counts of (pixel - level) / rms in `HISTOGRAM`; transfer : (n, 2) flux above the sky and squared
-    residual scaled to a pixel's variance; map_gain : electrons per flux unit by the delivered variance map, NaN without
+    histogram : counts of (pixel - level) / rms in `HISTOGRAM`; transfer : as `transfer_samples` gives it;
+    map_gain : electrons per flux unit by the delivered variance map, NaN without
     one, inf where the map holds no photon noise; map_ratio : the map's sky variance over the measured one;
     residual : rms of the large-scale sky over the noise.
     """
@@ -121,47 +115,6 @@ def autocorrelation(data: FloatArray, kept: BoolArray) -> tuple[FloatArray, Floa
     return np.asarray(covariance / covariance[0, LAGS]), np.asarray(pairs)
 
 
-def transfer_samples(
-    data: FloatArray, valid: BoolArray, sky: BoolArray, sigma: float, rng: np.random.Generator
-) -> FloatArray:
-    """(n, 2): local model flux of object pixels and squared residual from it, as a single pixel's variance."""
-    kernel = _local_kernel()
-    model = convolve(data, kernel, mode="nearest")
-    whole = ~binary_dilation(~valid, np.ones((5, 5), bool)) if not valid.all() else np.ones(valid.shape, bool)
-    whole[:_HALF], whole[-_HALF:], whole[:, :_HALF], whole[:, -_HALF:] = False, False, False, False
-    residual = data - model
-    quiet = residual[sky & whole]
-    spread = _mad(quiet) if quiet.size > 100 else 0.0
-    chosen = np.argwhere(whole & (model > 2 * sigma))
-    if not spread > 0 or not len(chosen):
-        return np.zeros((0, 2), np.float32)
-    flux = model[tuple(chosen.T)]
-    bright = np.argsort(-flux)[: _SAMPLES // 3]
-    rest = rng.permutation(len(flux))[: _SAMPLES - len(bright)]
-    index = chosen[np.unique(np.concatenate([bright, rest]))]
-    at = tuple(index.T)
-    return np.column_stack([model[at], (residual[at] * sigma / spread) ** 2]).astype(np.float32)
-
-
-def gain_of(transfer: FloatArray, sigma: float) -> tuple[float, float, FloatArray]:
-    """Electrons per flux unit, the error of 1 / gain, and the curve (bins, 3) of flux, variance and its error.
-
-    Fits variance - sigma^2 = flux / gain + (c flux)^2, neither part negative; a gain that is not found is inf.
-    """
-    flux, squares = transfer[:, 0].astype(float), transfer[:, 1].astype(float)
-    order = np.argsort(flux)
-    parts = np.array_split(order, max(1, min(16, len(order) // 60)))
-    if len(parts) < 4:
-        return float("inf"), float("nan"), np.zeros((0, 3))
-    curve = np.array([(np.median(flux[p]), np.median(squares[p]) / 0.4549, len(p)) for p in parts])
-    error = curve[:, 1] * np.sqrt(2.7 * 2 / curve[:, 2])  # the median's efficiency for a chi-squared variable
-    design = np.column_stack([curve[:, 0], curve[:, 0] ** 2]) / error[:, None]
-    (inverse, _structure), _ = nnls(design, (curve[:, 1] - sigma**2) / error)
-    covariance = np.linalg.pinv(design.T @ design)
-    out = np.column_stack([curve[:, 0], curve[:, 1], error])
-    return (1 / inverse if inverse > 0 else float("inf")), float(np.sqrt(covariance[0, 0])), out
-
-
 def gaussian_width(correlation: FloatArray) -> float:
     """Sigma in pixels of the Gaussian filter whose noise has these correlations (5, 9) at its shortest lags."""
     wanted = np.array([correlation[0, LAGS + 1], correlation[1, LAGS], _diagonal(correlation)])
@@ -207,14 +160,6 @@ def _background(data: FloatArray, sky: BoolArray) -> FloatArray | None:
         return None
     out: FloatArray = sep.Background(np.ascontiguousarray(data), mask=~sky, bw=_MESH_PIX, bh=_MESH_PIX).back()
     return out
-
-
-def _local_kernel() -> FloatArray:
-    """Weights (5, 5) that give a fourth-order polynomial's value at the middle (Savitzky & Golay 1964)."""
-    axis = np.arange(-_HALF, _HALF + 1)
-    y, x = (a.ravel() for a in np.meshgrid(axis, axis, indexing="ij"))
-    terms = np.stack([x**a * y**b for a in range(5) for b in range(5 - a)], axis=1).astype(float)
-    return np.asarray(np.linalg.pinv(terms)[0].reshape(5, 5))
 
 
 def _mad(values: FloatArray) -> float:

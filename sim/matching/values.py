@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from sim.matching.header import plausible
 from sim.matching.image import ImageStats
-from sim.matching.noise import LAGS, folded, gain_of, gaussian_width
+from sim.matching.noise import LAGS, folded, gaussian_width
+from sim.matching.transfer import SHARPEST_PIX, photon_transfer
 from stages.records import FloatArray
 
 _BOOTSTRAPS = 200
+_SEEN = 2.5  # errors of 1 / gain from zero
 
 
 @dataclass(frozen=True)
@@ -120,17 +122,21 @@ def gain_values(
             found.notes.append(f"gain.{band}: the delivered noise maps hold no photon noise. Nothing to do.")
         header = over_images([s.said.gain[band][0] for s in images if band in s.said.gain], "header", rng)
         transfer = None
-        samples = [(n.transfer, n.sigma) for n in seen if len(n.transfer)]
-        if samples:
-            unit = float(np.median([sigma for _, sigma in samples]))
-            pooled = np.concatenate([t + (0.0, unit**2 - sigma**2) for t, sigma in samples])  # noqa: RUF005
-            pooled = pooled[rng.permutation(len(pooled))[:60000]]
-            gain, error, curves[band] = gain_of(pooled, unit)
-            if np.isfinite(gain) and gain * error < 0.5:
-                transfer = Value(gain, gain**2 * error, len(pooled), "photon transfer")
-            elif np.isfinite(error) and error > 0:
-                floor = 1 / ((1 / gain if np.isfinite(gain) else 0.0) + 2 * error)
-                found.put("gain_lower_limit", band, Value(floor, float("nan"), len(pooled), "photon transfer, 95%"))
+        sharp = found.get("psf_fwhm_arcsec", band) < SHARPEST_PIX * found.get("pixel_scale_arcsec")
+        measured = None if sharp else photon_transfer([(n.transfer, n.sigma) for n in seen], rng)
+        if measured is not None:
+            n_pix, gain = sum(len(n.transfer) for n in seen), 1 / measured.inverse_gain
+            curves[band] = measured.curve
+            if measured.inverse_gain > _SEEN * measured.error:
+                transfer = Value(gain, gain**2 * measured.error, n_pix, "photon transfer")
+            else:
+                floor = 1 / (max(measured.inverse_gain, 0.0) + 2 * measured.error)
+                found.put("gain_lower_limit", band, Value(floor, float("nan"), n_pix, "photon transfer, 95%"))
+        elif sharp and by_map is None and header is None:
+            found.notes.append(
+                f"gain.{band}: the PSF is too sharp for the pixels: objects' structure and photon noise look alike. "
+                "Put GAIN into the headers."
+            )
         for name, value in (("map", by_map), ("header", header), ("transfer", transfer)):
             found.put(f"gain_by_{name}", band, value)
         found.put("gain", band, by_map or header or transfer)
