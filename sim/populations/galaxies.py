@@ -89,7 +89,10 @@ def early_type(
 def disc_type(
     rng: np.random.Generator, photometry: Photometry, z: float, dispersion: float, xy: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[Sersic, Sersic]:
-    """A disc galaxy as disc and bulge; luminosity from circular velocity sqrt(2) dispersion (Pizagno et al. 2007)."""
+    """A disc galaxy as disc and bulge; luminosity from circular velocity sqrt(2) dispersion (Pizagno et al. 2007).
+
+    Sizes fall as (1+z)^-0.75 (van der Wel et al. 2014, late types).
+    """
     absolute = -20.33 - (np.log10(np.sqrt(2) * dispersion) - 2.13) / 0.134 + 0.42 * rng.normal()
     apparent = float(photometry.apparent_i(absolute - 0.5 * z, z, "Sbc"))  # disc galaxies were brighter
     radius_kpc = 6.0 * 10 ** (-0.4 * 0.28 * (absolute + 21.5)) * np.exp(0.3 * rng.normal())  # Shen et al. (2003)
