@@ -1,16 +1,19 @@
-"""Stage 1 on the command line: python -m stages.classifier train|evaluate|predict|join --data DIR --out DIR."""
+"""Stage 1 on the command line: python -m stages.classifier train|evaluate|predict|join|audit --data DIR --out DIR."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.classifier.audit import audit
 from stages.classifier.evaluate import evaluate
 from stages.classifier.join import join
 from stages.classifier.model import ClassifierConfig
 from stages.classifier.predict import Predictor, load
 from stages.classifier.train import train
 from stages.command import run
+from stages.config import WEIGHTS_DIR
 from stages.dataset import DatasetError, Shard
 from stages.weights import WeightsError
 
@@ -38,7 +41,27 @@ def join_command(argv: Sequence[str]) -> int:
     return 0
 
 
+def audit_command(argv: Sequence[str]) -> int:
+    """`audit --data DIR --out DIR [--weights FILE]`: does it look at arcs, or take a shortcut?"""
+    parser = argparse.ArgumentParser(prog="python -m stages.classifier audit")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
+    parser.add_argument("--data", type=Path, required=True, help="labelled data sets whose test systems are looked at")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(argv)
+    try:
+        figures = audit(options.weights, options.data, options.out, options.device)
+    except (DatasetError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
+    (options.out / "audit.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+MORE_VERBS = {"join": join_command, "audit": audit_command}
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["join"]:
-        sys.exit(join_command(sys.argv[2:]))
+    if sys.argv[1:2] and sys.argv[1] in MORE_VERBS:
+        sys.exit(MORE_VERBS[sys.argv[1]](sys.argv[2:]))
     sys.exit(run("classifier", ClassifierConfig, train, evaluate, load, rows))

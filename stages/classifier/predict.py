@@ -62,6 +62,10 @@ class Predictor:
         outside = (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
         return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
 
+    def logits(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
+        """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
+        return self.slope * self._logits(pixels, conditions, self.members, 1) + self.offset
+
     def _logits(self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int) -> FloatArray:
         """Logits (M, N) of some members, averaged over the first views."""
         out = torch.zeros(len(members), len(pixels))
