@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sim.matching.image import ImageStats
+from sim.matching.softening import LEAST, Softening
 from sim.matching.stretch import QuietFit, StretchFit, fit_quiet
 from sim.matching.values import Findings, Value
 from stages.survey import SurveyFacts
@@ -47,7 +48,9 @@ def plain_stretch(pair: StretchFit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def say_stretch(found: Findings, picture: bool, known: bool, pair: StretchFit | None) -> None:
+def say_stretch(
+    found: Findings, picture: bool, base: SurveyFacts | None, pair: StretchFit | None, softening: Softening | None
+) -> None:
     """Notes on what is and is not known of a composite's stretch."""
     if pair is not None:
         how = "FITS and picture pair"
@@ -64,8 +67,24 @@ def say_stretch(found: Findings, picture: bool, known: bool, pair: StretchFit | 
                 f"stretch: fits only to {pair.misfit:.1f} of 255 levels: not a Lupton stretch. Check --pair."
             )
     elif picture:
-        taken = "the survey's" if known else "CFHTLS's (assumed)"
+        stretch = base.stretch if base is not None else None
+        taken = "the survey's" if stretch is not None else "CFHTLS's (assumed)"
         found.notes.append(
-            f"stretch: cannot be known from pictures alone; {taken} is taken, and all fluxes rest on it. "
-            "Give --pair FITS_R FITS_G FITS_B PICTURE of one field to fit it."
+            f"stretch: scales and alpha cannot be known from pictures alone; {_say_softening(found, softening)} "
+            f"{taken} is taken, and all fluxes rest on it. Give --pair FITS_R FITS_G FITS_B PICTURE to fit it."
         )
+        q = stretch.q if stretch is not None else float("nan")
+        if softening is not None and softening.known and abs(softening.q - q) > 3 * softening.error:
+            found.notes.append(
+                f"stretch_q: the stars do not agree with {q:g} of {taken}. Give --pair or another --survey."
+            )
+
+
+def _say_softening(found: Findings, fit: Softening | None) -> str:
+    """Put Q among the values where it can be had; what a note says of it."""
+    if fit is None:
+        return f"q is not measured (fewer than {LEAST} round objects that stand alone);"
+    if fit.known:
+        found.put("stretch_q", "all", Value(fit.q, fit.error, fit.n, "width and index of stars against brightness"))
+        return f"q is {fit.q:.2g} +- {fit.error:.2g} by the stars;"
+    return f"q is not measured (stars give {fit.q:.2g} +- {fit.error:.2g}, chi2 {fit.chi2:.1f});"

@@ -12,6 +12,7 @@ from sim.matching.alike import alike, scale_source
 from sim.matching.composite import plain_stretch, quiet_fit, say_stretch
 from sim.matching.image import ImageStats
 from sim.matching.sky import FieldObjects, colours, densities, field_objects, to_depth, zero_points_by_counts
+from sim.matching.softening import Softening, fit_softening
 from sim.matching.stars import StarSample, stars_of
 from sim.matching.stretch import QuietFit, StretchFit
 from sim.matching.values import Findings, Value, gain_values, header_zero_points, noise_values, over_images, table_of
@@ -39,6 +40,7 @@ class Match:
     colours: dict[str, FloatArray]
     quiet: QuietFit | None
     pair: StretchFit | None
+    softening: Softening | None
 
 
 def combine(
@@ -85,10 +87,11 @@ def combine(
             "bands": list(stretch.bands),
             "scales": list(stretch.scales),
         }
-    say_stretch(found, picture, stretch is not None, pair)
+    softening = fit_softening([s.stars for s in images], rng) if picture and pair is None else None
+    say_stretch(found, picture, base, pair, softening)
     facts["measured"] = measured(found, noise)
     facts["sources"] = sources(found, facts, base, images)
-    return Match(facts, found, tuple(images), bands, sample, objects, noise, curves, points, quiet, pair)
+    return Match(facts, found, tuple(images), bands, sample, objects, noise, curves, points, quiet, pair, softening)
 
 
 def _facts(

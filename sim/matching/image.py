@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import sep
+from PIL import Image
 
 from sim.matching.header import Said, said
 from sim.matching.noise import BandNoise, band_noise, sky_mask
 from sim.matching.psf import MoffatFit, fit_moffat, profile
+from sim.matching.softening import compact_stamps
 from stages.ingest.field import Field, ReadError
 from stages.ingest.listing import Entry
 from stages.ingest.options import IngestOptions
@@ -36,7 +38,8 @@ class ImageStats:
 
     objects : a row for each detection: x, y, total flux `flux_BAND`, aperture flux `colour_BAND` and its `error_BAND`,
     chosen (the cutout's own object), near_edge. profiles : by band, fits to compact isolated objects, None where a fit
-    failed; shape_of : mean star-like profile by object. kernels : delivered PSFs by band.
+    failed; rings : mean star-like profile by object. stars : stamps of a picture's
+    compact objects. kernels : delivered PSFs by band.
     """
 
     name: str
@@ -53,6 +56,7 @@ class ImageStats:
     kernels: dict[str, FloatArray]
     quiet: FloatArray | None = None
     picture: bool = False
+    stars: FloatArray = field(default_factory=lambda: np.zeros((0, 1, 1)))
 
 
 def measure_entry(
@@ -111,6 +115,7 @@ def measure(piece: Field, entry: Entry, facts: SurveyFacts | None, rng: np.rando
     return ImageStats(
         entry.ids[0], bands, piece.pixel_scale_arcsec, piece.reasons, float(area), noise, fwhm, words, objects,
         profiles, rings, kernels, quiet, picture,
+        _stamps(entry) if picture else np.zeros((0, 1, 1)),
     )  # fmt: skip
 
 
@@ -214,6 +219,13 @@ def _quiet(piece: Field, facts: SurveyFacts | None, sky: BoolArray) -> FloatArra
 
     shown = _shown(piece, facts)
     return None if shown is None or sky.sum() < 500 else quiet_statistics(shown, sky)
+
+
+def _stamps(entry: Entry) -> FloatArray:
+    """Stamps of a picture's compact objects, whatever its stretch."""
+    with Image.open(entry.path) as opened:
+        picture = np.asarray(opened.convert("RGB"))
+    return compact_stamps(picture[:WINDOW_PIX, :WINDOW_PIX])
 
 
 def _shown(piece: Field, facts: SurveyFacts | None) -> np.ndarray | None:

@@ -1,8 +1,8 @@
-"""The softening Q of colour composites from pictures alone, by their noise (Lupton et al. 2004).
+"""The softening Q of colour composites from pictures alone, by their stars (Lupton et al. 2004).
 
-A composite keeps colours: plane c over the mean m of the three planes is p_c / I in flux, whatever the stretch, and
-I = sinh(Q m) / Q in units of 1 / alpha. So the noise of this ratio, times I, must be the same at all brightnesses but
-for photon noise, which grows with I: of all Q, one makes it so. Galaxies' structure cancels in the ratio.
+The mean of the three planes is m = asinh(Q I) / Q, I in units of 1 / alpha. Stars have one profile, whatever their
+brightness: of all Q, one makes I = sinh(Q m) / Q so that width and index of bright and faint stars agree. Too small a Q
+leaves bright stars broad. Noise tells less: photons' noise grows with I as a smaller Q would have it.
 
 The scales and alpha cannot be known: they are the flux unit of each band.
 """
@@ -14,114 +14,120 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import convolve1d
+import sep
 from scipy.optimize import minimize
+from scipy.special import expit
 
-from sim.matching.values import Findings, Value
+from sim.matching.psf import fit_moffat
 from stages.records import FloatArray
 
-_SECOND = np.array([1.0, -2.0, 1.0]) / np.sqrt(6.0)
-_WEIGHTS = np.outer(_SECOND**2, _SECOND**2).ravel()
-_FAINTEST, _WHITE = 0.1, 250  # of the mean plane; level
-_QUANTUM = 1 / 255**2 / 12  # variance of a whole level
-_TAIL = 4.0  # degrees of freedom of Student's t: structure and artefacts are far off
-_SAMPLES, _MOST, _LEAST = 600, 30000, 3000
-_BOOTSTRAPS, _BRIGHT = 10, 0.4
-_Q_RANGE = (0.3, 40.0)
-_UNSURE = 0.25  # a relative error beyond which Q counts as not measured
-# ln Q, ln of the noise of each plane (3), ln of photon noise over sky at I = 1, ln of the rms of structure in the ratio.
-_START = np.array([np.log(4.0), -3.0, -3.0, -3.0, -1.0, -4.0])
-_PRIOR_MEAN, _PRIOR_RMS = np.array([1.5, -3.0, -3.0, -3.0, -1.0, -4.0]), np.array([2.0, 3.0, 3.0, 3.0, 2.0, 1.5])
+_HALF, _ROUND, _WHITE = 8, 1.35, 250
+_PEAK = (0.15, 0.95)  # of the mean plane
+_TRIED = np.geomspace(2.5, 12.0, 6)
+_FINE = np.geomspace(2.5, 12.0, 400)
+_MIDDLE, LEAST, _MOST = 0.4, 60, 160
+_SIGMA, _MAX_INDEX, _MAX_MISFIT, _MAX_ELLIPTICITY = 0.02, 9.5, 0.06, 0.25
+_SYSTEMATIC = 0.1  # of Q: galaxies among the stars, and pictures moved after they were stretched
+_UNSURE, _MAX_CHI2 = 0.3, 9.0
+# Logit of the stars' share; width, its slope with m, ln of its rms; ln(index - 1), slope, ln rms; the same of galaxies
+# without slopes.
+_PRIOR_MEAN = np.array([0.0, 0.0, 0.0, -2.0, 0.9, 0.0, -1.3, 0.0, -1.0, 0.2, -0.7])
+_PRIOR_RMS = np.array([2.0, np.inf, 0.5, 0.4, 0.5, 1.0, 0.5, np.inf, 0.4, 0.5, 0.4])
 
 
 @dataclass(frozen=True, eq=False)
 class Softening:
-    """Q and its error (68%), the number of pixels, and the curve (bins, 3): mean plane, rms of noise times I, error."""
+    """Q and its error (68%), the number of stars and galaxies, and the slopes that must be nought, over their errors.
+
+    slopes : (tried, 3): Q, that of width and of index; chi2 : of both at the best Q.
+    """
 
     q: float
     error: float
     n: int
-    curve: FloatArray
+    slopes: FloatArray
+    chi2: float
 
     @property
     def known(self) -> bool:
         """Whether the pictures tell Q at all."""
-        return bool(self.error < _UNSURE * self.q)
+        return bool(self.error < _UNSURE * self.q and self.chi2 < _MAX_CHI2)
 
 
-def softening_samples(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> FloatArray:
-    """(n, 15) of an (H, W, 3) picture's bright pixels: mean plane about each (9), ratios (3), their noise (3)."""
-    planes = picture.transpose(2, 0, 1) / 255.0
-    mean = planes.mean(axis=0)
-    ratio = planes / np.maximum(mean, 1e-3)
-    noise = convolve1d(convolve1d(ratio, _SECOND, 1, mode="nearest"), _SECOND, 2, mode="nearest")
-    good = (mean > _FAINTEST) & (picture > 0).all(axis=2) & (picture < _WHITE).all(axis=2)
-    near = np.lib.stride_tricks.sliding_window_view(good, (3, 3)).all(axis=(2, 3))
-    at = np.argwhere(near) + 1
-    if not len(at):
-        return np.zeros((0, 15), np.float32)
-    order = rng.permutation(len(at))
-    bright = mean[tuple(at.T)][order] > _BRIGHT  # these are few and tell most
-    at = at[np.concatenate([order[bright], order[~bright]])[:_SAMPLES]]
-    y, x = at.T
-    around = np.stack([mean[y + dy, x + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=1)
-    return np.concatenate([around, ratio[:, y, x].T, noise[:, y, x].T], axis=1).astype(np.float32)
+def compact_stamps(picture: npt.NDArray[np.uint8]) -> FloatArray:
+    """(n, 17, 17) of the mean plane (0 to 1) about round objects of an (H, W, 3) picture that stand alone."""
+    mean = np.ascontiguousarray(picture.mean(axis=2) / 255)
+    middle = float(np.median(mean))
+    spread = float(np.percentile(mean, 84)) - middle
+    found = sep.extract(mean - middle, 4, err=max(spread, 0.004), minarea=5, deblend_cont=0.005)
+    apart = np.hypot(found["x"][:, None] - found["x"], found["y"][:, None] - found["y"]) + 1e9 * np.eye(len(found))
+    rival = (apart < 1.5 * _HALF) & (found["peak"] > 0.15 * found["peak"][:, None])
+    rows, columns = mean.shape
+    out = []
+    for k in np.flatnonzero((found["a"] < _ROUND * found["b"]) & ~rival.any(axis=1)):
+        x, y = round(float(found["x"][k])), round(float(found["y"][k]))
+        if min(x, y, columns - 1 - x, rows - 1 - y) < _HALF:
+            continue
+        part = (slice(y - _HALF, y + _HALF + 1), slice(x - _HALF, x + _HALF + 1))
+        if not (picture[part] >= _WHITE).any() and _PEAK[0] < mean[part].max() < _PEAK[1]:
+            out.append(mean[part])
+    return np.array(out, np.float32).reshape(-1, 2 * _HALF + 1, 2 * _HALF + 1)
 
 
-def fit_softening(samples: Sequence[FloatArray], rng: np.random.Generator) -> Softening | None:
-    """Q by maximum likelihood, its error by drawing images anew; None where there are too few bright pixels."""
-    kept = [s for s in samples if len(s)]
-    if len(kept) < 3 or sum(map(len, kept)) < _LEAST:
+def fit_softening(stamps: Sequence[FloatArray], rng: np.random.Generator) -> Softening | None:
+    """Q by width and index of stars against brightness; None where there are too few of them."""
+    every = np.concatenate([s for s in stamps if len(s)]) if any(len(s) for s in stamps) else np.zeros((0, 1, 1))
+    if len(every) < LEAST:
         return None
-    share = min(1.0, _MOST / sum(map(len, kept)))
-    kept = [s[: max(1, round(share * len(s)))].astype(float) for s in (rng.permutation(s) for s in kept)]
-    rows = np.concatenate(kept)
-    best = min((_fit(rows, _START + (step, 0, 0, 0, 0, 0)) for step in (-1.0, 0.6)), key=lambda r: r[0])[1]
-    draws = []
-    for _ in range(_BOOTSTRAPS):
-        drawn = np.concatenate([kept[k] for k in rng.integers(0, len(kept), len(kept))])
-        draws.append(np.exp(_fit(drawn, best)[1][0]))
-    return Softening(float(np.exp(best[0])), float(np.std(draws)), len(rows), _curve(rows, best))
+    every = every[rng.permutation(len(every))[:_MOST]].astype(float)
+    slopes = np.array([(q, *_slopes(_shapes(every, q))) for q in _TRIED])
+    width, index = (np.interp(np.log(_FINE), np.log(_TRIED), slopes[:, k]) for k in (1, 2))
+    chi2 = width**2 + index**2
+    weight = np.exp(-0.5 * (chi2 - chi2.min()))
+    q = float(np.average(_FINE, weights=weight))
+    error = float(np.sqrt(np.average((_FINE - q) ** 2, weights=weight)))
+    return Softening(q, float(np.hypot(error, _SYSTEMATIC * q)), len(every), slopes, float(chi2.min()))
 
 
-def say_softening(found: Findings, fit: Softening | None) -> None:
-    """Put Q among the values, or say that it cannot be had."""
-    if fit is not None and fit.known:
-        found.put("stretch_q", "all", Value(fit.q, fit.error, fit.n, "noise of colour against brightness in pictures"))
-        return
-    why = "too few bright pixels" if fit is None else f"{fit.q:.2g} +- {fit.error:.2g} from the pictures' noise"
-    found.notes.append(f"stretch_q: not measured ({why}). Give more pictures, or --pair.")
+def _shapes(stamps: FloatArray, q: float) -> FloatArray:
+    """(n, 3): brightest level, ln FWHM in pixels, ln(index - 1) of stamps in flux by one Q."""
+    rows = []
+    for stamp in stamps:
+        fit = fit_moffat(np.sinh(q * stamp) / q, np.ones(stamp.shape, bool), _SIGMA)
+        if fit is None or fit.misfit > _MAX_MISFIT or fit.beta > _MAX_INDEX or fit.snr < 5:
+            continue
+        if np.hypot(fit.e1, fit.e2) < _MAX_ELLIPTICITY:
+            rows.append((stamp.max(), np.log(fit.fwhm), np.log(fit.beta - 1)))
+    return np.array(rows, float).reshape(-1, 3)
 
 
-def _fit(rows: FloatArray, start: FloatArray) -> tuple[float, FloatArray]:
-    def cost(p: FloatArray) -> float:
-        variance = _variance(p, rows)
-        far = np.log1p(rows[:, 12:] ** 2 / (_TAIL * variance))
-        prior = 0.5 * float(np.sum(((p - _PRIOR_MEAN) / _PRIOR_RMS) ** 2))
-        return float(0.5 * np.log(variance).sum() + 0.5 * (_TAIL + 1) * far.sum()) + prior
-
-    bounds = [tuple(np.log(_Q_RANGE)), *[(-9.0, 2.0)] * 3, (-6.0, 4.0), (-8.0, 0.0)]
-    found = minimize(cost, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 50, "ftol": 1e-7})
-    return float(found.fun), np.asarray(found.x)
-
-
-def _variance(p: FloatArray, rows: FloatArray) -> FloatArray:
-    """Variance (n, 3) of the ratios' second differences."""
-    q, photons, structure = np.exp(p[0]), np.exp(p[4]), np.exp(2 * p[5])
-    around, ratio = rows[:, :9], rows[:, 9:12]
-    light = np.sinh(np.minimum(q * around, 50.0)) / q
-    noise = ((1 + photons * light) / light**2) @ _WEIGHTS
-    quantum = _QUANTUM * (1 / around**2) @ _WEIGHTS
-    own, others = (1 - ratio / 3) ** 2, ratio**2 / 9
-    plane = np.exp(2 * p[1:4])
-    total = own * plane + others * (plane.sum() - plane)
-    return np.asarray(noise[:, None] * total + quantum[:, None] * (own + 2 * others) + structure)
+def _slopes(rows: FloatArray) -> tuple[float, float]:
+    """Slopes of stars' width and index with brightness over their errors, by a mixture with galaxies; inf: no stars."""
+    if len(rows) < LEAST // 2:
+        return np.inf, np.inf
+    starts = []
+    for at in np.quantile(rows[:, 1], (0.15, 0.3, 0.5)):
+        start = _PRIOR_MEAN.copy()
+        start[1], start[7] = at, at + 0.3
+        starts.append(minimize(_cost, start, (rows,), method="L-BFGS-B", options={"maxiter": 80}))
+    best = min(starts, key=lambda r: float(r.fun))
+    out = []
+    for k in (2, 5):
+        move = 0.02 * np.eye(11)[k]
+        bend = (_cost(best.x + move, rows) + _cost(best.x - move, rows) - 2 * _cost(best.x, rows)) / 0.02**2
+        out.append(float(best.x[k] * np.sqrt(max(bend, 1e-9))))
+    return out[0], out[1]
 
 
-def _curve(rows: FloatArray, p: FloatArray) -> FloatArray:
-    """Rms of what was seen over what the fit predicts, by brightness: 1 everywhere if the fit is right."""
-    level, ratio = rows[:, 4], np.abs(rows[:, 12:] / np.sqrt(_variance(p, rows)))
-    parts = np.array_split(np.argsort(level), 16)
-    middle = [np.median(ratio[k]) for k in parts]
-    unit = float(np.median(middle))
-    return np.array([(level[k].mean(), m / unit, m / unit / np.sqrt(len(k))) for k, m in zip(parts, middle, strict=True)])
+def _cost(p: FloatArray, rows: FloatArray) -> float:
+    """Minus the log likelihood of the mixture, with weak priors."""
+    beyond = rows[:, 0] - _MIDDLE
+    star = _normal(rows[:, 1] - p[1] - p[2] * beyond, p[3]) + _normal(rows[:, 2] - p[4] - p[5] * beyond, p[6])
+    galaxy = _normal(rows[:, 1] - p[7], p[8]) + _normal(rows[:, 2] - p[9], p[10])
+    share = np.clip(expit(p[0]), 1e-9, 1 - 1e-9)
+    prior = 0.5 * float(np.sum(((p - _PRIOR_MEAN) / _PRIOR_RMS) ** 2))
+    return prior - float(np.logaddexp(np.log(share) + star, np.log1p(-share) + galaxy).sum())
+
+
+def _normal(x: FloatArray, log_rms: float) -> FloatArray:
+    return np.asarray(-0.5 * (x / np.exp(log_rms)) ** 2 - log_rms)

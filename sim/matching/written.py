@@ -45,8 +45,10 @@ def sources(
             out[quantity] = f"measured by sim/match.py: sky pixels of {len(images)} images, errors under measured"
         elif quantity == "stretch":
             fits = {k: v for k, v in found.values.items() if k.startswith("stretch_")}
-            out[quantity] = "; ".join(f"{k[8:]} {b} {v}" for k, by in fits.items() for b, v in by.items()) or (
-                base.sources.get(quantity, f"from {base.name}") if base is not None else "")  # fmt: skip
+            parts = [f"{k[8:]} {b} {v}" for k, by in fits.items() for b, v in by.items()]
+            if base is not None and "stretch_scale" not in fits:
+                parts = [base.sources.get(quantity, f"from {base.name}"), *(f"beside it, {p}" for p in parts)]
+            out[quantity] = "; ".join(parts)
         else:
             out[quantity] = (base.sources.get(quantity) or f"from {base.name}") if base is not None else "default"
     if "density_per_arcmin2" in out:

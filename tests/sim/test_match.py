@@ -13,8 +13,10 @@ from scipy.ndimage import gaussian_filter
 from sim import match
 from sim.matching import noise as match_noise
 from sim.matching import psf as match_psf
+from sim.matching import softening as match_softening
 from sim.matching import stars as match_stars
 from sim.matching import stretch as match_stretch
+from sim.matching import transfer as match_transfer
 from stages import config as configuration
 from stages.records import FloatArray
 from stages.stretch import from_composite
@@ -237,6 +239,54 @@ def test_a_stretch_comes_back_from_a_pair_however_the_picture_lies(tmp_path, tru
         np.array(fit.stretch.scales) * fit.stretch.alpha, np.array([0.5, 0.8, 1.7]) * 0.08, rtol=0.01
     )
     assert fit.stretch.q == pytest.approx(5.0, rel=0.02)
+
+
+def compact_pictures(q: float, rng: np.random.Generator) -> FloatArray:
+    """8-bit mean planes (n, 17, 17), 0 to 1, of stars and of some galaxies, drawn by GalSim."""
+    out = []
+    while len(out) < 90:
+        seeing = 3.5 * np.exp(0.1 * rng.normal())
+        psf = galsim.Moffat(beta=3.4, fwhm=seeing)
+        galaxy = galsim.Exponential(half_light_radius=rng.uniform(1.5, 3))
+        shape = psf if rng.random() < 0.6 else galsim.Convolve(psf, galaxy)
+        image = galsim.ImageD(17, 17, scale=1.0)
+        shape.drawImage(image, offset=tuple(rng.uniform(-0.5, 0.5, 2)))
+        light = image.array / image.array.max() * 10 ** rng.uniform(-0.7, 1.4)
+        colour = np.array([1.1, 1.0, 0.8])[:, None, None]
+        flux = colour * light + 0.02 * rng.normal(size=(3, 17, 17))
+        levels = np.floor(255 * np.clip(lupton(flux, np.ones(3), 1.0, q), 0, 1))
+        if 0.15 < levels.max() / 255 and levels.max() < 250:
+            out.append(levels.mean(axis=0) / 255)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("q", [4.0, 7.0])
+def test_the_softening_of_composites_comes_back_from_their_stars_alone(q):
+    rng = np.random.default_rng(11)
+    fit = match_softening.fit_softening([compact_pictures(q, rng)], rng)
+    assert fit is not None
+    assert abs(fit.q - q) < 3 * fit.error
+    assert fit.error < 0.4 * q
+
+
+def test_too_few_stars_give_no_softening():
+    assert match_softening.fit_softening([np.zeros((3, 17, 17))], np.random.default_rng(1)) is None
+
+
+def test_photon_transfer_is_not_misled_by_the_structure_of_objects():
+    rng = np.random.default_rng(12)
+    images, sigma, gain = [], 3.0, 5.0
+    for _ in range(12):
+        points = np.zeros((SIDE, SIDE))
+        points[tuple(rng.integers(0, SIDE, (2, 400)))] = 10 ** rng.uniform(2, 3.3, 400)
+        light = gaussian_filter(points, 1.4)
+        data = light + rng.normal(size=light.shape) * np.sqrt(sigma**2 + light / gain)
+        whole = np.ones(light.shape, bool)
+        images.append((match_transfer.transfer_samples(data, whole, light < 0.05 * sigma, sigma, rng), sigma))
+    found = match_transfer.photon_transfer(images, rng)
+    assert found is not None
+    assert found.error < 0.3 / gain
+    assert abs(found.inverse_gain - 1 / gain) < 2 * found.error
 
 
 def test_noise_and_shift_of_a_composite_come_back():
