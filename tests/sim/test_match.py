@@ -255,7 +255,7 @@ def compact_pictures(q: float, rng: np.random.Generator) -> FloatArray:
         colour = np.array([1.1, 1.0, 0.8])[:, None, None]
         flux = colour * light + 0.02 * rng.normal(size=(3, 17, 17))
         levels = np.floor(255 * np.clip(lupton(flux, np.ones(3), 1.0, q), 0, 1))
-        if 0.15 < levels.max() / 255 and levels.max() < 250:
+        if 0.15 * 255 < levels.max() < 250:
             out.append(levels.mean(axis=0) / 255)
     return np.array(out)
 
