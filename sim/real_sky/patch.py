@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from sim.instrument.psf import frequencies, transfer
 from sim.observe import Optics, Sampling, sampling
@@ -82,13 +83,16 @@ class Patch:
     def _through_picture(self, added: FloatArray, unit_noise: FloatArray, survey: SurveyFacts) -> FloatArray:
         """The flux of the 8-bit picture that the survey would have made of the sky with this light.
 
-        A plane at 0 held sky below 0, by how much is drawn from the noise: light must first fill that up.
+        A plane at 0 held sky below 0, which light must first fill up: by how much is drawn from the tail of a normal
+        law that as many pixels lie in.
         """
         stretch, flux = survey.stretch, self.flux
         assert stretch is not None  # composites are read with one
         planes = [survey.bands.index(band) for band in stretch.bands]
-        below = np.where(flux <= 0, np.abs(unit_noise[:, ::-1]) * self.sky_sigma[:, None, None], 0.0)
-        added = np.where(flux <= 0, np.clip(added - below, 0, None), added)
+        empty = flux <= 0
+        share = np.clip(empty.mean(axis=(1, 2)), 1e-4, 1 - 1e-4)[:, None, None]
+        depth = ndtri(1 - share * np.clip(ndtr(unit_noise[:, ::-1]), 1e-6, 1)) - ndtri(1 - share)
+        added = np.where(empty, np.clip(added - depth * self.sky_sigma[:, None, None], 0, None), added)
         painted = from_composite(to_composite((flux + added)[planes], stretch), stretch)
         out = flux.copy()
         out[planes] = np.where(np.isfinite(flux[planes]), painted, np.nan)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 from PIL import Image
+from scipy.stats import skew
 
 from sim.draw import Ingredients, Selection, SimConfig, draw_pair
 from sim.generate import main
@@ -15,9 +16,10 @@ from sim.population import Population
 from sim.real_sky.backgrounds import BackgroundError, BackgroundOptions
 from sim.real_sky.empty import EmptySky
 from sim.real_sky.known import Known
+from sim.real_sky.patch import Patch
 from sim.real_sky.unpainted import Unpainted
 from stages.dataset import read_shards
-from stages.stretch import to_composite
+from stages.stretch import from_composite, to_composite
 from tests.sim.sky import record
 from tests.sim.test_backgrounds import FACTS, PIXEL, early, sky, star
 
@@ -165,3 +167,21 @@ def test_two_kinds_of_real_sky_at_once_are_refused(tmp_path, capsys):
     asked = ["--survey", "des", "--n", "6", "--out", str(tmp_path / "x"), "--sky", "a", "--unpainted", "b"]
     assert main(asked) == 2
     assert "one of them" in capsys.readouterr().err
+
+
+def test_sky_that_a_picture_cut_off_comes_back_under_light():
+    """Noise below 0 is lost in a picture; with light on it, it scatters again as it did."""
+    rng = np.random.default_rng(11)
+    sigma = np.array([3.0, 4.0, 5.0])
+    noise = (rng.normal(size=(3, 90, 90)) + 1.1) * sigma[:, None, None]
+    flux = from_composite(to_composite(noise[::-1], FACTS.stretch), FACTS.stretch)[::-1]
+    nothing = np.full_like(flux, np.nan)
+    patch = Patch(
+        "a", "a", flux, nothing, np.ones(flux.shape, bool), np.zeros(2), np.zeros((0, 0, 0)), np.ones(3), sigma, True
+    )
+    light = np.full(flux.shape, 40.0)
+    out, _ = patch.with_light(light, rng.normal(size=flux.shape), np.full(3, np.inf), FACTS)
+    seen = from_composite(to_composite((noise + light)[::-1], FACTS.stretch), FACTS.stretch)[::-1]
+    np.testing.assert_allclose(out.std(axis=(1, 2)), seen.std(axis=(1, 2)), rtol=0.06)
+    np.testing.assert_allclose(out.mean(axis=(1, 2)), seen.mean(axis=(1, 2)), rtol=0.03)
+    assert np.abs(skew(out.reshape(3, -1), axis=1) - skew(seen.reshape(3, -1), axis=1)).max() < 0.15
