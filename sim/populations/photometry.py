@@ -22,15 +22,15 @@ _FIRST, _REDDEST = STAR_FORMING.start, STAR_FORMING.stop - 1 - STAR_FORMING.star
 _TYPICAL_Z = 0.5
 _I_NM = 748.0
 _DEPTH_UNKNOWN = 25.0
-# Main sequence by g-i: magnitudes less i at these wavelengths (after Covey et al. 2007, Table 3; AB throughout).
-_STAR_GI = np.array([0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0])
+# Main sequence by g-i: magnitudes less i at these wavelengths (median locus of Covey et al. 2007; AB throughout).
+_STAR_GI = np.array([0.3, 0.45, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 2.7, 3.0])
 _STAR_NM = np.array([355.0, 469.0, 617.0, 748.0, 893.0, 1235.0, 1662.0, 2159.0, 4500.0])
-_STAR_UG = np.array([0.98, 1.08, 1.45, 1.85, 2.15, 2.40, 2.50, 2.55, 2.60, 2.70])
-_STAR_RI = np.array([0.07, 0.16, 0.24, 0.33, 0.42, 0.53, 0.73, 0.99, 1.26, 1.51])
-_STAR_IZ = np.array([-0.01, 0.06, 0.11, 0.17, 0.22, 0.28, 0.39, 0.53, 0.68, 0.83])
-_STAR_ZJ = np.array([0.80, 0.93, 1.00, 1.08, 1.15, 1.22, 1.27, 1.36, 1.48, 1.60]) - 0.91
-_STAR_JH = np.array([0.23, 0.32, 0.42, 0.52, 0.61, 0.65, 0.66, 0.62, 0.60, 0.58]) - 0.48
-_STAR_HK = np.array([0.04, 0.06, 0.08, 0.10, 0.13, 0.15, 0.17, 0.20, 0.22, 0.26]) - 0.46
+_STAR_UG = np.array([1.07, 1.105, 1.25, 1.73, 2.17, 2.46, 2.61, 2.62, 2.59, 2.61, 2.61])
+_STAR_RI = np.array([0.06, 0.115, 0.16, 0.24, 0.32, 0.41, 0.54, 0.71, 0.98, 1.28, 1.52])
+_STAR_IZ = np.array([0.00, 0.02, 0.04, 0.11, 0.16, 0.22, 0.29, 0.39, 0.52, 0.67, 0.81])
+_STAR_ZJ = np.array([0.79, 0.825, 0.87, 0.98, 1.07, 1.13, 1.18, 1.23, 1.30, 1.38, 1.48]) - 0.91
+_STAR_JH = np.array([0.23, 0.295, 0.34, 0.46, 0.55, 0.62, 0.66, 0.66, 0.63, 0.60, 0.59]) - 0.48
+_STAR_HK = np.array([0.08, 0.075, 0.07, 0.09, 0.11, 0.13, 0.16, 0.19, 0.22, 0.25, 0.27]) - 0.46
 _K_TO_TAIL = 1.5  # Rayleigh-Jeans from 2.2 to 4.5 microns
 
 
