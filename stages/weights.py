@@ -68,6 +68,14 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], Card]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, card
 
 
+def go_on(net: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Give a fresh network the trained state of `path`; raises WeightsError where it does not fit."""
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: a network of another shape. Set width to that of its card.") from error
+
+
 def load_card(path: Path) -> Card:
     """Read the card of a weights file and check that the file is the one it describes."""
     if not path.is_file():

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.config import REPOSITORY
+from stages.config import REPOSITORY, WEIGHTS_DIR
 from stages.dataset import read_shards
+from stages.weights import load_card
 
 CONFIG = {
     "classifier": "width: 8\nworkers: 1\nmin_arc_snr: 0.0\nschedule: {steps: 2, batch_size: 16, check_steps: 2}\n",
@@ -76,3 +77,17 @@ def test_impossible_requests_are_one_clear_error(
     errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert len(errors) == 1
     assert says in errors[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stage", ["classifier", "arcs"])
+def test_training_goes_on_from_weights_and_refuses_those_that_do_not_fit(
+    stage: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG[stage] + f"start: {WEIGHTS_DIR / f'{stage}.safetensors'}\n")
+    assert in_this_process(monkeypatch, stage, "train", "--data", data_dir, "--out", tmp_path, "--config", config) == 2
+    assert "Set width" in capsys.readouterr().err
+    width = load_card(WEIGHTS_DIR / f"{stage}.safetensors").config["width"]
+    config.write_text(config.read_text().replace("width: 8", f"width: {width}"))
+    assert in_this_process(monkeypatch, stage, "train", "--data", data_dir, "--out", tmp_path, "--config", config) == 0

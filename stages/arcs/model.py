@@ -23,12 +23,14 @@ class ArcsConfig:
     """Settings of stage 3; see `configs/arcs.yaml`.
 
     width : channels of the first level; centre_jitter_arcsec : error of the deflector's position that is trained for;
-    min_arc_snr : lenses whose arcs are fainter are left out of training.
+    min_arc_snr : lenses whose arcs are fainter are left out of training; start : weights to go on from instead of fresh
+    ones, of the same width.
     """
 
     width: int = 16
     centre_jitter_arcsec: float = 0.25
     min_arc_snr: float = 25.0
+    start: str = ""
     seed: int = 1
     workers: int = 2
     schedule: Schedule = field(default_factory=Schedule)

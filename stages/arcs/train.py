@@ -21,7 +21,7 @@ from stages.dataset import DatasetError, fingerprint
 from stages.records import FloatArray
 from stages.scaling import N_SLOTS
 from stages.training import dihedral, fit, platt, undihedral
-from stages.weights import Card, save
+from stages.weights import Card, go_on, load, save
 
 Rows = npt.NDArray[np.intp]
 _MASK_SHARE = 0.3  # a grid pixel is lensed where this share of it is
@@ -53,13 +53,17 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
                 f"{data_dir}: too few lenses or non-lenses for {name}. Simulate more with sim/generate.py."
             )
     torch.manual_seed(config.seed)
-    net: nn.Module = ArcNet(config.width).to(memory_format=torch.channels_last)
+    fresh = ArcNet(config.width)
+    if config.start:
+        state, _ = load(Path(config.start))
+        go_on(fresh, {key: value for key, value in state.items() if key != "calibration"}, Path(config.start))
     net = fit(
-        net, lambda n, rng, _: _loss(n, rng, data, rows, config), lambda n, _: _figures(n, data, validation, config),
+        fresh.to(memory_format=torch.channels_last),
+        lambda n, rng, _: _loss(n, rng, data, rows, config), lambda n, _: _figures(n, data, validation, config),
         config.schedule, out_dir, "arcs", config.seed,
     )  # fmt: skip
     calibration, figures = calibrate(net, data, validation, config)
-    state = dict(net.state_dict()) | {"calibration": torch.tensor(calibration, dtype=torch.float64)}
+    trained = dict(net.state_dict()) | {"calibration": torch.tensor(calibration, dtype=torch.float64)}
     resolution = 0.3 * 10 ** data.conditions[:, 0].astype(float)
     card = Card(
         "arcs", "1", to_mapping(config),
@@ -68,7 +72,7 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
         "Scores and errors are calibrated on held-out simulations.",
     )  # fmt: skip
     path = out_dir / "arcs.safetensors"
-    save(path, state, card)
+    save(path, trained, card)
     return path
 
 

@@ -20,7 +20,7 @@ from stages.classifier.model import FRAME, Classifier, ClassifierConfig
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.training import fit, platt
-from stages.weights import Card, WeightsError, load, save
+from stages.weights import Card, go_on, load, save
 
 Rows = npt.NDArray[np.intp]
 
@@ -90,10 +90,7 @@ def _begin(config: ClassifierConfig, member: int) -> nn.Module:
         state, card = load(Path(config.start))
         k = (config.seed + member) % int(card.config["members"])  # other seeds go on from other members
         own = {key.removeprefix(f"member{k}."): v for key, v in state.items() if key.startswith(f"member{k}.")}
-        try:
-            net.load_state_dict(own)
-        except RuntimeError as error:
-            raise WeightsError(f"{config.start}: of another width than {config.width}. Set width to theirs.") from error
+        go_on(net, own, Path(config.start))
     return net.to(memory_format=torch.channels_last)
 
 

@@ -110,8 +110,6 @@ def test_training_goes_on_from_weights(data_dir: Path, tmp_path: Path, cutouts: 
     still = Schedule(**{**vars(TINY.schedule), "steps": 1, "learning_rate": 0.0})
     second = train(replace(TINY, members=1, start=str(first), schedule=still), data_dir, tmp_path / "second")
     np.testing.assert_allclose(load(second).predict(cutouts).p_lens, load(first).predict(cutouts).p_lens, atol=0.05)
-    with pytest.raises(WeightsError, match="Set width"):
-        train(replace(TINY, members=1, width=12, start=str(first)), data_dir, tmp_path / "third")
 
 
 def test_too_small_a_data_set_says_what_to_do(tmp_path: Path) -> None:
