@@ -2,9 +2,10 @@
 
 No labels are needed. Measured, each with its error: pixel scale, PSF (from stars, else as delivered) and its scatter,
 noise, its autocorrelation and Poisson gain, zero points and colours of field galaxies, density of neighbours, noise and
-shift of colour composites, the softening of their stretch by their stars, and all of it with --pair. Writes the survey file, which `sim/generate.py --survey` and
-`pipeline.py --survey` take, and a picture of every fit beside it. What could not be measured is said, with what was
-taken instead and what to do. The exit code is 2 where the request cannot be carried out.
+shift of colour composites, the softening of their stretch by their stars, all of the stretch with --pair. Writes the
+survey file, which `sim/generate.py --survey` and `pipeline.py --survey` take, and a picture of every fit beside it.
+What could not be measured is said, with what was taken instead and what to do. The exit code is 2 where the request
+cannot be carried out.
 """
 
 from __future__ import annotations

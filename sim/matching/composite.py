@@ -85,6 +85,6 @@ def _say_softening(found: Findings, fit: Softening | None) -> str:
     if fit is None:
         return f"q is not measured (fewer than {LEAST} round objects that stand alone);"
     if fit.known:
-        found.put("stretch_q", "all", Value(fit.q, fit.error, fit.n, "width and index of stars against brightness"))
+        found.put("stretch_q", "all", Value(fit.q, fit.error, fit.n, "width of stars against brightness"))
         return f"q is {fit.q:.2g} +- {fit.error:.2g} by the stars;"
-    return f"q is not measured (stars give {fit.q:.2g} +- {fit.error:.2g}, chi2 {fit.chi2:.1f});"
+    return f"q is not measured (stars give {fit.q:.2g} +- {fit.error:.2g});"

@@ -138,7 +138,22 @@ def _correlation_map(axis: Any, match: Match) -> bool:
     return True
 
 
+def _softening(axis: Any, match: Match) -> bool:
+    """Slope of the stars' widths with brightness by Q: it must be nought."""
+    fit = match.softening
+    if fit is None:
+        return False
+    seen = fit.slopes[:, 2] < 1e3
+    axis.errorbar(fit.slopes[seen, 0], fit.slopes[seen, 1], fit.slopes[seen, 2], fmt="o-", color=_hue(0))
+    axis.axhline(0, color="k", lw=0.7)
+    axis.axvspan(fit.q - fit.error, fit.q + fit.error, color=_hue(1), alpha=0.2)
+    axis.set(xlabel="Q", ylabel="slope of ln FWHM with level", title=f"softening {fit.q:.2g} +- {fit.error:.2g}")
+    return True
+
+
 def _transfer(axis: Any, match: Match) -> bool:
+    if match.images[0].picture:
+        return _softening(axis, match)
     drawn = False
     for n, (band, curve) in enumerate(match.curves.items()):
         sigma = match.found.get("sky_sigma", band)

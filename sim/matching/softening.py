@@ -1,8 +1,9 @@
 """The softening Q of colour composites from pictures alone, by their stars (Lupton et al. 2004).
 
 The mean of the three planes is m = asinh(Q I) / Q, I in units of 1 / alpha. Stars have one profile, whatever their
-brightness: of all Q, one makes I = sinh(Q m) / Q so that width and index of bright and faint stars agree. Too small a Q
-leaves bright stars broad. Noise tells less: photons' noise grows with I as a smaller Q would have it.
+brightness: of all Q, one makes I = sinh(Q m) / Q so that bright and faint stars are equally wide. Too small a Q leaves
+bright stars broad. The index tells less, for it is the first to feel that the sky was cut at zero; and so does noise,
+for that of photons grows with I as a smaller Q would have it.
 
 The scales and alpha cannot be known: they are the flux unit of each band.
 """
@@ -18,6 +19,7 @@ import sep
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from sim.matching.curvature import curvature_errors
 from sim.matching.psf import fit_moffat
 from stages.records import FloatArray
 
@@ -25,33 +27,36 @@ _HALF, _ROUND, _WHITE = 8, 1.35, 250
 _PEAK = (0.15, 0.95)  # of the mean plane
 _TRIED = np.geomspace(2.5, 12.0, 6)
 _FINE = np.geomspace(2.5, 12.0, 400)
-_MIDDLE, LEAST, _MOST = 0.4, 60, 160
+_MIDDLE, LEAST, _MOST = 0.4, 60, 240
 _SIGMA, _MAX_INDEX, _MAX_MISFIT, _MAX_ELLIPTICITY = 0.02, 9.5, 0.06, 0.25
 _SYSTEMATIC = 0.1  # of Q: galaxies among the stars, and pictures moved after they were stretched
-_UNSURE, _MAX_CHI2 = 0.3, 9.0
+_UNSURE, _EDGE = 0.35, 0.2  # relative error, and likelihood at an end of the range over its greatest: Q is not known
+
 # Logit of the stars' share; width, its slope with m, ln of its rms; ln(index - 1), slope, ln rms; the same of galaxies
 # without slopes.
 _PRIOR_MEAN = np.array([0.0, 0.0, 0.0, -2.0, 0.9, 0.0, -1.3, 0.0, -1.0, 0.2, -0.7])
 _PRIOR_RMS = np.array([2.0, np.inf, 0.5, 0.4, 0.5, 1.0, 0.5, np.inf, 0.4, 0.5, 0.4])
+_STEP = np.array([0.1, 0.01, 0.02, 0.05, 0.02, 0.05, 0.05, 0.01, 0.05, 0.02, 0.05])
+_BOUNDS = [(-9.0, 9.0)] * 11
 
 
 @dataclass(frozen=True, eq=False)
 class Softening:
-    """Q and its error (68%), the number of stars and galaxies, and the slopes that must be nought, over their errors.
+    """Q and its error (68%), the number of stars and galaxies, and the slope of width that must be nought.
 
-    slopes : (tried, 3): Q, that of width and of index; chi2 : of both at the best Q.
+    slopes : (tried, 3): Q, slope of ln FWHM with m, its error; inside : whether Q lies within what was tried.
     """
 
     q: float
     error: float
     n: int
     slopes: FloatArray
-    chi2: float
+    inside: bool
 
     @property
     def known(self) -> bool:
         """Whether the pictures tell Q at all."""
-        return bool(self.error < _UNSURE * self.q and self.chi2 < _MAX_CHI2)
+        return bool(self.error < _UNSURE * self.q and self.inside)
 
 
 def compact_stamps(picture: npt.NDArray[np.uint8]) -> FloatArray:
@@ -75,18 +80,18 @@ def compact_stamps(picture: npt.NDArray[np.uint8]) -> FloatArray:
 
 
 def fit_softening(stamps: Sequence[FloatArray], rng: np.random.Generator) -> Softening | None:
-    """Q by width and index of stars against brightness; None where there are too few of them."""
+    """Q by width of stars against brightness; None where there are too few of them."""
     every = np.concatenate([s for s in stamps if len(s)]) if any(len(s) for s in stamps) else np.zeros((0, 1, 1))
     if len(every) < LEAST:
         return None
     every = every[rng.permutation(len(every))[:_MOST]].astype(float)
-    slopes = np.array([(q, *_slopes(_shapes(every, q))) for q in _TRIED])
-    width, index = (np.interp(np.log(_FINE), np.log(_TRIED), slopes[:, k]) for k in (1, 2))
-    chi2 = width**2 + index**2
-    weight = np.exp(-0.5 * (chi2 - chi2.min()))
+    slopes = np.array([(q, *_slope(_shapes(every, q))) for q in _TRIED])
+    away = np.interp(np.log(_FINE), np.log(_TRIED), slopes[:, 1] / slopes[:, 2])
+    weight = np.exp(-0.5 * (away**2 - (away**2).min()))
     q = float(np.average(_FINE, weights=weight))
     error = float(np.sqrt(np.average((_FINE - q) ** 2, weights=weight)))
-    return Softening(q, float(np.hypot(error, _SYSTEMATIC * q)), len(every), slopes, float(chi2.min()))
+    inside = bool(max(weight[0], weight[-1]) < _EDGE)
+    return Softening(q, float(np.hypot(error, _SYSTEMATIC * q)), len(every), slopes, inside)
 
 
 def _shapes(stamps: FloatArray, q: float) -> FloatArray:
@@ -101,22 +106,18 @@ def _shapes(stamps: FloatArray, q: float) -> FloatArray:
     return np.array(rows, float).reshape(-1, 3)
 
 
-def _slopes(rows: FloatArray) -> tuple[float, float]:
-    """Slopes of stars' width and index with brightness over their errors, by a mixture with galaxies; inf: no stars."""
+def _slope(rows: FloatArray) -> tuple[float, float]:
+    """Slope of the stars' ln FWHM with brightness and its error, by a mixture with galaxies; (0, 1e9): too few."""
     if len(rows) < LEAST // 2:
-        return np.inf, np.inf
+        return 0.0, 1e9
     starts = []
     for at in np.quantile(rows[:, 1], (0.15, 0.3, 0.5)):
         start = _PRIOR_MEAN.copy()
         start[1], start[7] = at, at + 0.3
-        starts.append(minimize(_cost, start, (rows,), method="L-BFGS-B", options={"maxiter": 80}))
+        starts.append(minimize(_cost, start, (rows,), method="L-BFGS-B", bounds=_BOUNDS, options={"maxiter": 200}))
     best = min(starts, key=lambda r: float(r.fun))
-    out = []
-    for k in (2, 5):
-        move = 0.02 * np.eye(11)[k]
-        bend = (_cost(best.x + move, rows) + _cost(best.x - move, rows) - 2 * _cost(best.x, rows)) / 0.02**2
-        out.append(float(best.x[k] * np.sqrt(max(bend, 1e-9))))
-    return out[0], out[1]
+    error = float(curvature_errors(lambda p: _cost(p, rows), best.x, _STEP)[2])
+    return float(best.x[2]), error if np.isfinite(error) else 1e9
 
 
 def _cost(p: FloatArray, rows: FloatArray) -> float:

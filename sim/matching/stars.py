@@ -8,13 +8,14 @@ median seeing is a parameter, so that a star of bad seeing that passes for a gal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
+from sim.matching.curvature import curvature_errors
 from sim.matching.image import ImageStats
 from sim.matching.psf import MoffatFit
 from stages.records import BoolArray, FloatArray
@@ -38,6 +39,7 @@ _PICTURE_SNR = 80.0  # a composite's sky is clipped: its noise is more than it s
 _MU, _SCATTER, _SHARE, _INDEX, _OWN, _OWN_RMS, _SPHEROID, _DISC, _INDEX_RMS, _DISCS = range(10)
 _PRIOR_MEAN = np.array([0.0, 0.0, 0.0, np.log(2.4), 0.1, np.log(0.2), -0.3, 0.9, np.log(0.4), 0.0])
 _PRIOR_RMS = np.array([np.inf, 2.0, np.inf, 0.35, 0.25, 0.3, 0.4, 0.4, 0.3, 1.0])
+_STEP = np.array([0.002, 0.1, 0.1, 0.03, 0.02, 0.05, 0.05, 0.05, 0.05, 0.1])  # of differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def star_locus(objects: Compact) -> Locus:
     )
     starts = (np.array([at, -1.0, *_PRIOR_MEAN[4:]]) for at in np.quantile(part.log_fwhm, (0.03, 0.2)))
     alone = min(minimize(lambda p: cost(without(p)), p, method="L-BFGS-B", options=fast).fun for p in starts)
-    error = _errors(cost, best.x)
+    error = curvature_errors(cost, best.x, _STEP)
     slope = float(_scatter(best.x[_SCATTER] + 0.01) - _scatter(best.x[_SCATTER] - 0.01)) / 0.02
     return Locus(
         float(best.x[_MU]), float(error[_MU]), _scatter(best.x[_SCATTER]), float(error[_SCATTER] * slope),
@@ -151,21 +153,6 @@ def star_locus(objects: Compact) -> Locus:
 
 def _first(objects: Compact, n: int) -> Compact:
     return Compact(*(getattr(objects, name)[:n] for name in ("log_fwhm", "error", "index", "index_error", "image")))
-
-
-def _errors(cost: Callable[[FloatArray], float], p: FloatArray) -> FloatArray:
-    """Errors (10,) of the parameters by the second differences of a cost."""
-    step = np.array([0.002, 0.1, 0.1, 0.03, 0.02, 0.05, 0.05, 0.05, 0.05, 0.1])
-    moves = np.diag(step)
-    there = {(i, s): cost(p + s * moves[i]) for i in range(10) for s in (1, -1)}
-    here, second = cost(p), np.zeros((10, 10))
-    for i in range(10):
-        second[i, i] = (there[i, 1] + there[i, -1] - 2 * here) / step[i] ** 2
-        for j in range(i):
-            both = cost(p + moves[i] + moves[j]) - there[i, 1] - there[j, 1] + here
-            second[i, j] = second[j, i] = both / step[i] / step[j]
-    variance = np.diag(np.linalg.pinv(second, hermitian=True))
-    return np.sqrt(np.where(variance > 0, variance, np.nan))
 
 
 def _scatter(t: float) -> float:

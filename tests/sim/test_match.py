@@ -242,31 +242,29 @@ def test_a_stretch_comes_back_from_a_pair_however_the_picture_lies(tmp_path, tru
 
 
 def compact_pictures(q: float, rng: np.random.Generator) -> FloatArray:
-    """8-bit mean planes (n, 17, 17), 0 to 1, of stars and of some galaxies, drawn by GalSim."""
-    out = []
+    """8-bit mean planes (n, 17, 17), 0 to 1, of stars, and of galaxies that are broader and have another index."""
+    out: list[FloatArray] = []
+    y, x = np.indices((85, 85)) / 5 - 8.4
     while len(out) < 90:
-        seeing = 3.5 * np.exp(0.1 * rng.normal())
-        psf = galsim.Moffat(beta=3.4, fwhm=seeing)
-        galaxy = galsim.Exponential(half_light_radius=rng.uniform(1.5, 3))
-        shape = psf if rng.random() < 0.6 else galsim.Convolve(psf, galaxy)
-        image = galsim.ImageD(17, 17, scale=1.0)
-        shape.drawImage(image, offset=tuple(rng.uniform(-0.5, 0.5, 2)))
-        light = image.array / image.array.max() * 10 ** rng.uniform(-0.7, 1.4)
-        colour = np.array([1.1, 1.0, 0.8])[:, None, None]
-        flux = colour * light + 0.02 * rng.normal(size=(3, 17, 17))
+        star, fwhm = rng.random() < 0.6, 3.5 * np.exp(0.1 * rng.normal())
+        fwhm, beta = (fwhm, 3.4) if star else (fwhm * rng.uniform(1.15, 1.8), rng.uniform(1.8, 5))
+        radius = np.hypot(x - rng.uniform(-0.5, 0.5), y - rng.uniform(-0.5, 0.5)) / fwhm
+        fine = (1 + (2 * radius) ** 2 * (2 ** (1 / beta) - 1)) ** -beta
+        light = fine.reshape(17, 5, 17, 5).mean(axis=(1, 3)) * 10 ** rng.uniform(-0.7, 1.4)
+        flux = np.array([1.1, 1.0, 0.8])[:, None, None] * light + 0.02 * rng.normal(size=(3, 17, 17))
         levels = np.floor(255 * np.clip(lupton(flux, np.ones(3), 1.0, q), 0, 1))
         if 0.15 * 255 < levels.max() < 250:
             out.append(levels.mean(axis=0) / 255)
     return np.array(out)
 
 
-@pytest.mark.parametrize("q", [4.0, 7.0])
+@pytest.mark.parametrize("q", [3.0, 5.1])
 def test_the_softening_of_composites_comes_back_from_their_stars_alone(q):
     rng = np.random.default_rng(11)
     fit = match_softening.fit_softening([compact_pictures(q, rng)], rng)
     assert fit is not None
-    assert abs(fit.q - q) < 3 * fit.error
-    assert fit.error < 0.4 * q
+    assert abs(fit.q - q) < 2 * fit.error
+    assert fit.error < 0.5 * q
 
 
 def test_too_few_stars_give_no_softening():
