@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sim import truth
 from sim.impostors import KINDS, Stage
+from sim.lensed import lensed_light
 from sim.lensing.images import Images, solve
 from sim.lensing.lens import LensError
 from sim.population import Deflector, Population, Source, deflector, source
@@ -19,7 +20,6 @@ from sim.populations.real_galaxies import Stamps
 from sim.real_sky.backgrounds import Backgrounds, RealView
 from sim.real_sky.empty import EmptySky
 from sim.real_sky.unpainted import Unpainted
-from sim.scene import lensed_light
 from sim.view import Points, SimulatedView, View
 from stages.records import BoolArray, Cutout, FloatArray
 from stages.survey import SurveyFacts

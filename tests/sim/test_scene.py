@@ -7,10 +7,11 @@ from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.param_util import phi_q2_ellipticity
 from scipy.ndimage import gaussian_filter
 
+from sim.lensed import lensed_light
 from sim.lensing.images import solve
 from sim.lensing.lens import Lens, PowerLaw
 from sim.population import Sersic, Source
-from sim.scene import Grid, lensed_light, paint
+from sim.scene import Grid, paint
 
 ONE = np.ones(1)
 
