@@ -53,7 +53,7 @@ def psf(
             have[band] = Value(base.psf_fwhm_arcsec[band], float("nan"), 0, f"not measured: from {base.name}")
         else:
             have[band] = _most_compact(images, band, sample)
-        found.notes.append(f"psf_fwhm_arcsec.{band}: taken from {have[band].how}. Give --survey or stars to do better.")
+        found.notes.append(f"psf_fwhm_arcsec.{band}: no stars; {have[band].how}. Give --survey or stars to do better.")
 
 
 def _most_compact(images: Sequence[ImageStats], band: str, sample: StarSample) -> Value:
