@@ -98,6 +98,8 @@ def test_round_trip() -> None:
         ("counter", CounterConfig),
         ("arcs", ArcsConfig),
         ("sim", SimConfig),
+        ("training/sim", SimConfig),
+        ("training/sim_lenses", SimConfig),
     ],
 )
 def test_shipped_configurations_load(name: str, cls: type) -> None:
