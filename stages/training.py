@@ -9,17 +9,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+Net = TypeVar("Net", bound=nn.Module)
+N_DIHEDRAL = 8  # rotations by quarters of a turn, with and without a reflection
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn: `steps` of `batch_size`, a checkpoint and a validation every `check_steps`."""
+    """How long and how fast to learn: `steps` of `batch_size`, a checkpoint and a validation every `check_steps`.
+
+    patience : checks without a better validation after which to stop and keep the best network; 0 always goes to the
+    end and keeps the last.
+    """
 
     steps: int = 6000
     batch_size: int = 128
@@ -29,36 +36,40 @@ class Schedule:
     ema: float = 0.995
     clip: float = 2.0
     check_steps: int = 500
+    patience: int = 0
 
 
 def fit(
-    net: nn.Module,
-    loss_of: Callable[[nn.Module, np.random.Generator, int], Tensor],
-    validate: Callable[[nn.Module, int], dict[str, float]],
+    net: Net,
+    loss_of: Callable[[Net, np.random.Generator, int], Tensor],
+    validate: Callable[[Net, int], dict[str, float]],
     schedule: Schedule,
     out: Path,
     name: str,
     seed: int,
-) -> nn.Module:
+) -> Net:
     """Train a network and return its exponential moving average.
 
     `loss_of` draws a step's batch and returns its loss; `validate` returns figures of the averaged network after so
-    many steps. A run that was stopped goes on from its last checkpoint `out/NAME.checkpoint`; the curves are in
-    `out/NAME.csv`.
+    many steps, first the one that early stopping watches (larger is better). A run that was stopped goes on from its
+    last checkpoint `out/NAME.checkpoint`; the curves are in `out/NAME.csv`.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(net).eval()
     optimiser = torch.optim.AdamW(net.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
     checkpoint, first = out / f"{name}.checkpoint", 0
+    best: dict[str, Any] = {"figure": -math.inf, "average": average.state_dict(), "ago": 0}
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=False)
         net.load_state_dict(saved["net"])
         average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
-        first = int(saved["step"])
+        first, best = int(saved["step"]), saved["best"]
     running, begun = math.nan, time.perf_counter()
     with tqdm(total=schedule.steps, initial=first, desc=name, unit="step", mininterval=5) as bar:
         for step in range(first, schedule.steps):
+            if schedule.patience and best["ago"] >= schedule.patience:
+                break
             rng = np.random.default_rng([seed, step])  # a stream of its own for each step: resuming changes nothing
             torch.manual_seed(int(rng.integers(2**31)))
             for group in optimiser.param_groups:
@@ -77,10 +88,20 @@ def fit(
                 bar.set_postfix({k: f"{v:.3f}" for k, v in figures.items()})
                 _log(out / f"{name}.csv", {"step": step + 1, "seconds": round(time.perf_counter() - begun, 1),
                                            "loss": round(running, 5)} | figures)  # fmt: skip
-                state = {"net": net.state_dict(), "average": average.state_dict(), "step": step + 1}
+                best = _better(best, next(iter(figures.values()), math.nan), average)
+                state = {"net": net.state_dict(), "average": average.state_dict(), "step": step + 1, "best": best}
                 torch.save(state | {"optimiser": optimiser.state_dict()}, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
+    if schedule.patience:
+        average.load_state_dict(best["average"])
     return average
+
+
+def _better(best: dict[str, Any], figure: float, average: nn.Module) -> dict[str, Any]:
+    """The best check so far and how many checks ago it was."""
+    if figure > best["figure"]:
+        return {"figure": figure, "average": copy.deepcopy(average.state_dict()), "ago": 0}
+    return best | {"ago": best["ago"] + 1}
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:

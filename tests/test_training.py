@@ -99,3 +99,18 @@ def test_curves_are_written_at_every_check(tmp_path: Path) -> None:
     rows = (tmp_path / "toy.csv").read_text().splitlines()
     assert rows[0] == "step,seconds,loss,weight"
     assert [row.split(",")[0] for row in rows[1:]] == ["5", "10", "15", "20"]
+
+
+def test_patience_keeps_the_best_and_stops(tmp_path: Path) -> None:
+    net = nn.Linear(2, 1)
+    figures = iter([1.0, 3.0, 2.0, 2.5, 9.0])
+    seen: list[Tensor] = []
+
+    def validate(model: nn.Module, _: int) -> dict[str, float]:
+        seen.append(next(model.parameters()).detach().clone())
+        return {"watched": next(figures)}
+
+    schedule = Schedule(steps=50, check_steps=10, warmup_steps=1, learning_rate=0.05, patience=2)
+    best = fit(net, lambda m, r, _: m(torch.ones(4, 2)).square().mean(), validate, schedule, tmp_path, "toy", 1)
+    assert len(seen) == 4  # two checks after the best, and no more
+    assert torch.equal(next(best.parameters()), seen[1])

@@ -16,6 +16,7 @@ from torch import Tensor
 from stages import metrics
 from stages.classifier.model import FRAME
 from stages.classifier.predict import Predictor, load
+from stages.classifier.stability import shifts
 from stages.dataset import read_shards, split_of
 from stages.records import BoolArray, Cutout, FloatArray
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA, NetworkInput, network_inputs, resample
@@ -24,6 +25,7 @@ matplotlib.use("Agg")
 _CORE_ARCSEC = 3.0
 _PATCH_PIX, _STRIDE_PIX = 8, 4
 _SHOWN = 12
+_SHIFTED_PER_SHARD = 100
 _FOLDS = 5
 FAMILIES: dict[str, tuple[str, ...]] = {
     "brightness": ("core_0", "core_1", "core_2"),
@@ -38,10 +40,11 @@ def audit(weights: Path, data_dir: Path, out_dir: Path, device: str = "cpu") -> 
 
     pair_*: logit of a lens less that of its own twin. auroc_NAME: of a forest that sees brightness, colour, noise or
     centring alone, in cross-validation by system; auroc_network: of the network on the same cutouts. drop_*: how much
-    the logit of a lens falls where its arcs are covered, against places elsewhere that are as large.
+    the logit of a lens falls where its arcs are covered, against places elsewhere that are as large. shift_* : how much
+    p_lens changes when the same cutouts are turned, at another pixel scale, with a band less or masked.
     """
     predictor = load(weights, device)
-    tables, lenses = [], list[tuple[Cutout, BoolArray]]()
+    tables, lenses, some = [], list[tuple[Cutout, BoolArray]](), list[Cutout]()
     for shard in read_shards(data_dir):
         keep = np.flatnonzero(split_of(shard.truth["system"].tolist()) == "test")
         if not len(keep):
@@ -52,9 +55,11 @@ def audit(weights: Path, data_dir: Path, out_dir: Path, device: str = "cpu") -> 
         table = truth.assign(logit=np.log(p / (1 - p)), **shortcuts(network_inputs(cutouts, FRAME)))
         tables.append(table)
         arcs = np.flatnonzero((truth["kind"] == "lens_galaxy").to_numpy())
+        some += cutouts[:_SHIFTED_PER_SHARD]
         lenses += [(cutouts[k], shard.arc_mask[keep[k]]) for k in arcs[np.argsort(-p[arcs])][: _SHOWN // 2]]
     table = pd.concat(tables, ignore_index=True)
     figures = pair_figures(table) | shortcut_figures(table)
+    figures |= shifts(predictor, some)
     return figures | _occlusion(predictor, lenses[:: max(1, len(lenses) // _SHOWN)][:_SHOWN], out_dir)
 
 

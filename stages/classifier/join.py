@@ -24,14 +24,16 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
     """Stack the members of several weights and calibrate their mean logit on a data set's validation systems.
 
     Each member's own calibration goes into its last layer, so that members count alike whatever their scale. Returns
-    `out_dir/classifier.safetensors`; raises WeightsError for weights of different widths.
+    `out_dir/classifier.safetensors`; raises WeightsError for weights of different networks.
     """
     cards = [load_card(path) for path in paths]
     configs = [
         configuration.from_mapping(ClassifierConfig, c.config, str(p)) for c, p in zip(cards, paths, strict=True)
     ]
-    if len({c.width for c in configs}) != 1:
-        raise WeightsError(f"{', '.join(map(str, paths))}: of different widths. Train them with the same width.")
+    if len({(c.network, c.width) for c in configs}) != 1:
+        raise WeightsError(
+            f"{', '.join(map(str, paths))}: of different networks. Train them with the same network and width."
+        )
     state: dict[str, Tensor] = {}
     k = 0
     for path, config in zip(paths, configs, strict=True):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from stages.cache import Cached, batches
-from stages.classifier.model import N_VIEWS, ClassifierConfig
+from stages.classifier.model import ClassifierConfig
+from stages.classifier.networks import Classifier
 from stages.training import dihedral
 
 Rows = npt.NDArray[np.intp]
@@ -35,7 +35,7 @@ class Negatives:
         picked = rng.choice(self._rows, n - n_hard)
         return picked if hard is None else np.concatenate([rng.choice(hard, n_hard), picked])
 
-    def mine(self, net: nn.Module, step: int) -> dict[str, float]:
+    def mine(self, net: Classifier, step: int) -> dict[str, float]:
         """Score all non-lenses and keep the hardest; returns the share of all that a lens is more likely than not."""
         logit = logits_of(net, self._data, self._rows, 1)
         truth = self._data.truth.iloc[self._rows]
@@ -63,8 +63,9 @@ class Negatives:
         return self._prefix.with_name(f"{self._prefix.name}-mined-{step}.csv")
 
 
-def logits_of(net: nn.Module, data: Cached, rows: Rows, n_views: int = N_VIEWS) -> npt.NDArray[np.float64]:
-    """Logits (n,) of rows, averaged over the first rotations and reflections."""
+def logits_of(net: Classifier, data: Cached, rows: Rows, n_views: int | None = None) -> npt.NDArray[np.float64]:
+    """Logits (n,) of rows, averaged over the first rotations and reflections; all that the network wants by default."""
+    n_views = n_views or net.n_views
     net.eval()
     out = [np.empty(0)]
     with torch.inference_mode():

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stages import config as configuration
 from stages import weights
-from stages.classifier.model import FRAME, N_VIEWS, Classifier, ClassifierConfig
+from stages.classifier.model import FRAME, ClassifierConfig
+from stages.classifier.networks import Classifier, build
 from stages.records import ClassifierResult, Cutout, FloatArray
 from stages.scaling import N_SLOTS, network_inputs
 from stages.training import dihedral
@@ -50,7 +51,7 @@ class Predictor:
         raw = np.repeat(first, len(self.members), axis=0)
         again = np.flatnonzero(self._probability(first[0], 0.5) > _SECOND_LOOK)
         if len(again):  # every member looks from every side at what may be a lens
-            raw[:, again] = self._logits(pixels[again], conditions[again], self.members, N_VIEWS)
+            raw[:, again] = self._logits(pixels[again], conditions[again], self.members)
         members, p = self._probability(raw, self.prior), self._probability(raw.mean(axis=0), self.prior)
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
@@ -66,8 +67,11 @@ class Predictor:
         """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
         return self.slope * self._logits(pixels, conditions, self.members, 1) + self.offset
 
-    def _logits(self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int) -> FloatArray:
-        """Logits (M, N) of some members, averaged over the first views."""
+    def _logits(
+        self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int | None = None
+    ) -> FloatArray:
+        """Logits (M, N) of some members, averaged over the first views; all that they want by default."""
+        n_views = n_views or members[0].n_views
         out = torch.zeros(len(members), len(pixels))
         with torch.inference_mode():
             for start in range(0, len(pixels), _CHUNK):
@@ -89,7 +93,7 @@ def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
     members = []
     for k in range(config.members):
-        net = Classifier(config.width, config.dropout)
+        net = build(config.network, config.width, config.dropout)
         prefix = f"member{k}."
         net.load_state_dict({key[len(prefix) :]: v for key, v in state.items() if key.startswith(prefix)})
         members.append(net.eval().to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.mining import Negatives, logits_of
-from stages.classifier.model import FRAME, Classifier, ClassifierConfig
+from stages.classifier.model import FRAME, ClassifierConfig
+from stages.classifier.networks import Classifier, build
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.training import fit, platt
@@ -29,9 +30,12 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     """Train on every data set below `data_dir`; returns the weights file `out_dir/classifier.safetensors`."""
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
     rows = usable(data, config)
-    validation = np.flatnonzero((data.truth["part"] == "validation").to_numpy())
-    for name, sample in (("training", np.concatenate(rows)), ("validation", validation)):
-        if len(sample) < 4 or data.truth["label"].iloc[sample].nunique() < 2:
+    unseen = cached(Path(config.validation), FRAME, out_dir / "cache", config.workers) if config.validation else data
+    held_out = np.ones(len(unseen.truth), bool) if config.validation else unseen.truth["part"] == "validation"
+    validation = np.flatnonzero(held_out)
+    learned = data.truth.iloc[np.concatenate(rows)]
+    for name, chosen in (("training", learned), ("validation", unseen.truth.iloc[validation])):
+        if len(chosen) < 4 or chosen["label"].nunique() < 2:
             raise DatasetError(
                 f"{data_dir}: too few lenses or non-lenses for {name}. Simulate more with sim/generate.py."
             )
@@ -43,12 +47,12 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
         others = Negatives(data, rows[1], config, out_dir / name)
         net = fit(
             _begin(config, member), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
-            partial(_check, data=data, rows=validation, others=others), config.schedule, out_dir, name,
+            partial(_check, data=unseen, rows=validation, others=others), config.schedule, out_dir, name,
             config.seed + member,
         )  # fmt: skip
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
-        logits.append(logits_of(net, data, validation))
-    label = data.truth["label"].to_numpy()[validation]
+        logits.append(logits_of(net, unseen, validation))
+    label = unseen.truth["label"].to_numpy()[validation]
     slope, offset = platt(np.mean(logits, axis=0), label)
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)
     card = Card(
@@ -83,9 +87,9 @@ def domain_of(data: Cached) -> dict[str, Any]:
     }
 
 
-def _begin(config: ClassifierConfig, member: int) -> nn.Module:
+def _begin(config: ClassifierConfig, member: int) -> Classifier:
     """A fresh network, or one of the members of the weights to go on from."""
-    net = Classifier(config.width, config.dropout)
+    net = build(config.network, config.width, config.dropout)
     if config.start:
         state, card = load(Path(config.start))
         k = (config.seed + member) % int(card.config["members"])  # other seeds go on from other members
@@ -95,7 +99,7 @@ def _begin(config: ClassifierConfig, member: int) -> nn.Module:
 
 
 def _loss(
-    net: nn.Module, rng: np.random.Generator, step: int, data: Cached, lenses: Rows, others: Negatives,
+    net: Classifier, rng: np.random.Generator, step: int, data: Cached, lenses: Rows, others: Negatives,
     config: ClassifierConfig,
 ) -> Tensor:  # fmt: skip
     n = config.schedule.batch_size
@@ -109,12 +113,20 @@ def _loss(
     smooth = label * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
     with torch.autocast("cpu", torch.bfloat16):
         logit = net(pixels.contiguous(memory_format=torch.channels_last), conditions)
-    return F.binary_cross_entropy_with_logits(logit.float(), smooth)
+    return focal(logit.float(), smooth, config.focal_gamma)
 
 
-def _check(net: nn.Module, step: int, data: Cached, rows: Rows, others: Negatives) -> dict[str, float]:
+def focal(logit: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """Mean cross-entropy of logits (N,), each times (1 - probability given to its target)^gamma (Lin et al. 2017)."""
+    entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    if not gamma:
+        return entropy.mean()
+    return (entropy * (1 - (1 - target - torch.sigmoid(logit)).abs()) ** gamma).mean()
+
+
+def _check(net: Classifier, step: int, data: Cached, rows: Rows, others: Negatives) -> dict[str, float]:
     mined = others.mine(net, step)
-    return scores(logits_of(net, data, rows), data.truth["label"].to_numpy()[rows]) | mined
+    return scores(logits_of(net, data, rows, 1), data.truth["label"].to_numpy()[rows]) | mined
 
 
 def scores(logit: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -101,7 +101,7 @@ def test_joined_members_say_what_they_said_apart(data_dir: Path, tmp_path: Path,
 
 def test_networks_of_different_widths_cannot_be_joined(data_dir: Path, tmp_path: Path) -> None:
     apart = [train(replace(TINY, members=1, width=w), data_dir, tmp_path / str(w)) for w in (4, 8)]
-    with pytest.raises(WeightsError, match="same width"):
+    with pytest.raises(WeightsError, match="same network and width"):
         join(apart, data_dir, tmp_path)
 
 

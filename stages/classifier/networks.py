@@ -1,0 +1,165 @@
+"""Stage 1's networks behind one interface: `build(name, width, dropout)` gives a `Classifier`, whatever its body.
+
+compact : a small residual network, the baseline. invariant : group convolutions over the eight rotations and
+reflections, whose logit does not depend on them by construction. resnet18, efficientnet_b0, mobilenet_v3_small :
+torchvision's, from scratch, with a first layer for the project's planes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from stages.scaling import N_CHANNELS, N_CONDITIONS
+from stages.training import N_DIHEDRAL, dihedral
+
+
+class Classifier(nn.Module):
+    """(N, 6, 64, 64) scaled pixels and (N, 2) conditions to (N,) logits, through a body of `n_channels` maps.
+
+    n_views : rotations and reflections over which to average its logits; 1 where they make no difference.
+    """
+
+    def __init__(self, stem: nn.Module, body: nn.Module, n_channels: int, dropout: float, n_views: int) -> None:
+        super().__init__()
+        self.n_views = n_views
+        self.stem, self.body = stem, body
+        self.scale = nn.Linear(N_CONDITIONS, 2 * n_channels)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * n_channels, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def features(self, pixels: Tensor, conditions: Tensor) -> Tensor:
+        """Pooled features (N, 2 * n_channels): mean and maximum of each map, scaled by the conditions."""
+        h = self.body(self.stem(pixels))
+        pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
+        out: Tensor = pooled * (1 + 0.1 * self.scale(conditions))
+        return out
+
+    def forward(self, pixels: Tensor, conditions: Tensor) -> Tensor:
+        """Logit (N,) that the cutout holds a lens, before calibration."""
+        out: Tensor = self.head(self.features(pixels, conditions))[:, 0]
+        return out
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions with a shortcut (He et al. 2016)."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(n_out)
+        self.second = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(n_out)
+        same = n_in == n_out and stride == 1
+        self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, n_in, H, W) to (N, n_out, H / stride, W / stride)."""
+        y = F.relu(self.norm1(self.first(x)))
+        return F.relu(self.norm2(self.second(y)) + self.shortcut(x))
+
+
+class GroupConv(nn.Module):
+    """3 x 3 convolution that turns with its input (Cohen & Welling 2016, group p4m), normalised and rectified.
+
+    From planes (N, n_in, H, W), or from the eight poses (N, n_in * 8, H, W) of another such layer, to the eight poses
+    (N, n_out * 8, H, W) of its own.
+    """
+
+    def __init__(self, n_in: int, n_out: int, lifting: bool = False) -> None:
+        super().__init__()
+        self.n_in, poses = n_in, 1 if lifting else N_DIHEDRAL
+        self.weight = nn.Parameter(torch.empty(n_out, n_in * poses, 3, 3))
+        nn.init.normal_(self.weight, std=(2 / (n_in * poses * 9)) ** 0.5)
+        self.norm = nn.BatchNorm3d(n_out)
+        self.register_buffer("order", torch.from_numpy(_before()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the filters in all eight poses."""
+        assert isinstance(self.order, Tensor)
+        weight = self.weight.reshape(len(self.weight), self.n_in, -1, 3, 3)
+        n_out, _, poses = weight.shape[:3]
+        turned = [dihedral(weight if poses == 1 else weight[:, :, self.order[k]], k) for k in range(N_DIHEDRAL)]
+        filters = torch.stack(turned, 1).reshape(n_out * N_DIHEDRAL, self.n_in * poses, 3, 3)
+        y = F.conv2d(x, filters, padding=1)
+        y = self.norm(y.reshape(len(y), n_out, N_DIHEDRAL, *y.shape[2:]))
+        return F.relu(y).flatten(1, 2)
+
+
+class OverPoses(nn.Module):
+    """The largest response of each feature over its eight poses, (N, 8 C, H, W) to (N, C, H, W): blind to turns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the maximum."""
+        out: Tensor = x.reshape(len(x), -1, N_DIHEDRAL, *x.shape[2:]).amax(2)
+        return out
+
+
+def _before() -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Table (8, 8): which pose of the input the filter of pose 0 sees at pose h once it is turned to pose k."""
+    square = torch.arange(9).reshape(3, 3)
+    code = {tuple(dihedral(square, k).ravel().tolist()): k for k in range(N_DIHEDRAL)}
+    table = np.zeros((N_DIHEDRAL, N_DIHEDRAL), np.int64)
+    for g in range(N_DIHEDRAL):  # turning by g moves what is at pose h to pose of "h, then g"
+        for h in range(N_DIHEDRAL):
+            table[g, code[tuple(dihedral(dihedral(square, h), g).ravel().tolist())]] = h
+    return table
+
+
+def _compact(width: int) -> tuple[nn.Module, nn.Module, int]:
+    w = width
+    stem = nn.Sequential(nn.Conv2d(N_CHANNELS, w, 3, 1, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU(), nn.MaxPool2d(2))
+    body = nn.Sequential(Block(w, w, 1), Block(w, 2 * w, 2), Block(2 * w, 4 * w, 2), Block(4 * w, 4 * w, 1))
+    return stem, body, 4 * w
+
+
+def _invariant(width: int) -> tuple[nn.Module, nn.Module, int]:
+    w = max(2, width // 6)  # eight poses of each
+    stem = nn.Sequential(GroupConv(N_CHANNELS, w, lifting=True), nn.MaxPool2d(2))
+    body = nn.Sequential(
+        GroupConv(w, 2 * w), nn.MaxPool2d(2), GroupConv(2 * w, 2 * w), GroupConv(2 * w, 4 * w),
+        nn.MaxPool2d(2), GroupConv(4 * w, 4 * w), GroupConv(4 * w, 4 * w), OverPoses(),
+    )  # fmt: skip
+    return stem, body, 4 * w
+
+
+def _resnet18(width: int) -> tuple[nn.Module, nn.Module, int]:
+    net = models.resnet18()
+    net.conv1 = _first_layer(net.conv1)
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    return stem, nn.Sequential(net.layer1, net.layer2, net.layer3, net.layer4), 512
+
+
+def _efficientnet_b0(width: int) -> tuple[nn.Module, nn.Module, int]:
+    body = models.efficientnet_b0().features
+    body[0][0] = _first_layer(body[0][0])
+    return nn.Identity(), body, 1280
+
+
+def _mobilenet_v3_small(width: int) -> tuple[nn.Module, nn.Module, int]:
+    body = models.mobilenet_v3_small().features
+    body[0][0] = _first_layer(body[0][0])
+    return nn.Identity(), body, 576
+
+
+def _first_layer(old: nn.Conv2d) -> nn.Conv2d:
+    """The same layer for the project's planes."""
+    return nn.Conv2d(N_CHANNELS, old.out_channels, 3, 2, 1, bias=False)
+
+
+NETWORKS: dict[str, Callable[[int], tuple[nn.Module, nn.Module, int]]] = {
+    "compact": _compact,
+    "invariant": _invariant,
+    "resnet18": _resnet18,
+    "efficientnet_b0": _efficientnet_b0,
+    "mobilenet_v3_small": _mobilenet_v3_small,
+}
+
+
+def build(name: str, width: int = 24, dropout: float = 0.2) -> Classifier:
+    """A fresh network of `NETWORKS`; `width` is the number of channels of the first layer of compact and invariant."""
+    return Classifier(*NETWORKS[name](width), dropout, 1 if name == "invariant" else N_DIHEDRAL)
