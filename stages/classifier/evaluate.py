@@ -11,6 +11,8 @@ import pandas as pd
 from stages import metrics
 from stages.classifier.predict import load
 from stages.dataset import read_shards, split_of
+from stages.records import FloatArray
+from stages.weights import load_card
 
 _COLUMNS = [
     "label", "kind", "theta_e_arcsec", "seeing_arcsec", "arc_snr", "arc_contrast", "coverage_deg", "n_images"
@@ -28,8 +30,9 @@ _N_BOOTSTRAP = 300
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
     """AUROC, recalls and calibration error with 95% intervals, by survey, by kind and by stratum; test systems only.
 
-    share_above_0.5_KIND : of each kind; recall_STRATUM_LOW_HIGH : of lensed galaxies at the threshold that 1% of all
-    non-lenses pass, with _low and _high.
+    calibration_error : at the sample's own share of lenses; _visible : without lenses whose arcs are fainter than the
+    network was trained and calibrated on. share_above_0.5_KIND : of each kind; recall_STRATUM_LOW_HIGH : of lensed
+    galaxies at the threshold that 1% of all non-lenses pass, with _low and _high.
     """
     table = scored(weights, data_dir, device)
     lens, other = (table.loc[table["label"] == v, "p_lens"].to_numpy() for v in (1, 0))
@@ -44,12 +47,25 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
         out[name] = figure(lens, other)
         if len(lens) and len(other):
             out[f"{name}_low"], out[f"{name}_high"] = metrics.bootstrap(figure, lens, other, rng, _N_BOOTSTRAP)
-    out["calibration_error"] = metrics.calibration_error(table["p_lens"].to_numpy(), table["label"].to_numpy(float))
+    limits = load_card(weights).config
+    seen = (table["arc_snr"] >= limits["min_arc_snr"]) & (table["arc_contrast"] >= limits["min_arc_contrast"])
+    shown = table[(table["kind"] != "lens_galaxy") | seen]
+    for name, rows in (("calibration_error", table), ("calibration_error_visible", shown)):
+        out[name] = calibration_error(rows["p_lens"].to_numpy(), rows["label"].to_numpy(float))
     for survey, rows in table.groupby("survey"):
         out[f"auroc_{survey}"] = metrics.auroc(*(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
     for kind, rows in table.groupby("kind"):
         out[f"share_above_0.5_{kind}"] = float((rows["p_lens"] > 0.5).mean())
     return out | by_stratum(table, rng)
+
+
+def calibration_error(p_lens: FloatArray, label: FloatArray) -> float:
+    """Expected calibration error of probabilities stated at equal prior, moved to the sample's own share of lenses."""
+    share = label.mean()
+    if not 0 < share < 1:
+        return float("nan")
+    odds = p_lens / (1 - p_lens) * share / (1 - share)
+    return metrics.calibration_error(odds / (1 + odds), label)
 
 
 def scored(weights: Path, data_dir: Path, device: str = "cpu") -> pd.DataFrame:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from stages import config as configuration
 from stages.cache import cached
+from stages.classifier.domain import fitted
 from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import load
-from stages.classifier.train import scores
+from stages.classifier.train import CALIBRATION, scores, usable
 from stages.training import platt
 from stages.weights import Card, WeightsError, load_card, save
 from stages.weights import load as load_state
@@ -52,7 +53,7 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
         ]
     }  # fmt: skip
     merged = configuration.to_mapping(configs[0]) | {"members": k, "start": ""}
-    card = Card("classifier", "1", merged, domain, {n: d for c in cards for n, d in c.data.items()}, {}, cards[0].notes)
+    card = Card("classifier", "1", merged, domain, {n: d for c in cards for n, d in c.data.items()}, {}, CALIBRATION)
     path = out_dir / "classifier.safetensors"
     return _calibrated(path, state, card, data_dir, out_dir)
 
@@ -60,10 +61,13 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
 def _calibrated(path: Path, state: dict[str, Tensor], card: Card, data_dir: Path, out_dir: Path) -> Path:
     save(path, state | {"calibration": torch.tensor([1.0, 0.0], dtype=torch.float64)}, card)
     data = cached(data_dir, FRAME, out_dir / "cache")
-    rows = np.flatnonzero((data.truth["part"] == "validation").to_numpy())
-    logit = np.mean([logits_of(net, data, rows) for net in load(path).members], axis=0)
+    config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
+    rows = np.sort(np.concatenate(usable(data, config, "validation")))
+    members = load(path).members
+    logit = np.mean([logits_of(net, data, rows) for net in members], axis=0)
     label = data.truth["label"].to_numpy()[rows]
     slope, offset = platt(logit, label)
     card = Card(**{**vars(card), "metrics": {"validation": scores(slope * logit + offset, label)}, "sha256": ""})
+    state |= fitted(members[0], data).state()
     save(path, state | {"calibration": torch.tensor([slope, offset], dtype=torch.float64)}, card)
     return path

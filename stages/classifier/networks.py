@@ -41,7 +41,11 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: Tensor, conditions: Tensor) -> Tensor:
         """Logit (N,) that the cutout holds a lens, before calibration."""
-        out: Tensor = self.head(self.features(pixels, conditions))[:, 0]
+        return self.decide(self.features(pixels, conditions))
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Logit (N,) from features."""
+        out: Tensor = self.head(features)[:, 0]
         return out
 
 

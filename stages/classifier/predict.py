@@ -12,9 +12,10 @@ from torch import Tensor
 
 from stages import config as configuration
 from stages import weights
+from stages.classifier.domain import Domain
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build
-from stages.records import ClassifierResult, Cutout, FloatArray
+from stages.records import BoolArray, ClassifierResult, Cutout, FloatArray
 from stages.scaling import N_SLOTS, network_inputs
 from stages.training import dihedral
 
@@ -32,6 +33,7 @@ class Predictor:
     slope: float
     offset: float
     resolution_arcsec: tuple[float, float]
+    domain: Domain | None
     prior: float
     device: str
 
@@ -47,7 +49,7 @@ class Predictor:
         seen = network_inputs(cutouts, FRAME)
         pixels = torch.from_numpy(seen.pixels).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
-        first = self._logits(pixels, conditions, self.members[:1], 1)
+        first, unlike = self._first_look(pixels, conditions)
         raw = np.repeat(first, len(self.members), axis=0)
         again = np.flatnonzero(self._probability(first[0], 0.5) > _SECOND_LOOK)
         if len(again):  # every member looks from every side at what may be a lens
@@ -60,12 +62,25 @@ class Predictor:
         error = np.sqrt(spread**2 + 0.01**2 + (p * (1 - p)) ** 2 * (absent + lacking) ** 2)
         resolution = 0.3 * 10 ** seen.conditions[:, 0]
         low, high = self.resolution_arcsec
-        outside = (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
+        outside = unlike | (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
         return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
 
     def logits(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
         """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
         return self.slope * self._logits(pixels, conditions, self.members, 1) + self.offset
+
+    def _first_look(self, pixels: Tensor, conditions: Tensor) -> tuple[FloatArray, BoolArray]:
+        """Logits (1, N) of the first member from one side, and which inputs are unlike anything it was trained on."""
+        net = self.members[0]
+        logit, unlike = np.empty((1, len(pixels))), np.zeros(len(pixels), bool)
+        with torch.inference_mode():
+            for start in range(0, len(pixels), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                seen = net.features(pixels[part].contiguous(memory_format=torch.channels_last), conditions[part])
+                logit[0, part] = net.decide(seen).double().cpu().numpy()
+                if self.domain is not None:
+                    unlike[part] = self.domain.unlike(seen.cpu())
+        return logit, unlike
 
     def _logits(
         self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int | None = None
@@ -99,4 +114,4 @@ def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
         members.append(net.eval().to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     slope, offset = (float(v) for v in state["calibration"])
     low, high = card.domain["resolution_arcsec"]
-    return Predictor(tuple(members), slope, offset, (low, high), prior, device)
+    return Predictor(tuple(members), slope, offset, (low, high), Domain.of_state(state), prior, device)

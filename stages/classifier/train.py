@@ -15,6 +15,7 @@ from torch import Tensor
 from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, cached
+from stages.classifier.domain import fitted
 from stages.classifier.mining import Negatives, logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build
@@ -24,6 +25,9 @@ from stages.training import fit, platt
 from stages.weights import Card, go_on, load, save
 
 Rows = npt.NDArray[np.intp]
+CALIBRATION = (
+    "Probabilities are calibrated at equal prior on held-out systems that min_arc_snr and min_arc_contrast let in."
+)
 
 
 def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
@@ -52,25 +56,31 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
         )  # fmt: skip
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
         logits.append(logits_of(net, unseen, validation))
+        if member == 0:
+            state |= fitted(net, data).state()
     label = unseen.truth["label"].to_numpy()[validation]
-    slope, offset = platt(np.mean(logits, axis=0), label)
+    seen = np.isin(validation, np.concatenate(usable(unseen, config, None if config.validation else "validation")))
+    slope, offset = platt(np.mean(logits, axis=0)[seen], label[seen])
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)
     card = Card(
         "classifier", "1", to_mapping(config), domain_of(data), fingerprint(data_dir),
         {"validation": scores(slope * np.mean(logits, axis=0) + offset, label)},
-        "Probabilities are calibrated on held-out simulations at equal prior.",
+        CALIBRATION,
     )  # fmt: skip
     path = out_dir / "classifier.safetensors"
     save(path, state, card)
     return path
 
 
-def usable(data: Cached, config: ClassifierConfig) -> tuple[Rows, Rows]:
-    """Rows of training lenses and non-lenses, without arcs too faint to be seen (which teach noise) and their twins."""
+def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -> tuple[Rows, Rows]:
+    """Rows of the lenses and non-lenses of a part (None: of all).
+
+    Without arcs too faint to be seen, which teach noise, and their twins.
+    """
     truth = data.truth
     hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
     faint = (truth["kind"] == "lens_galaxy") & hidden
-    keep = (truth["part"] == "train") & ~truth["system"].isin(set(truth.loc[faint, "system"]))
+    keep = ((truth["part"] == part) if part else True) & ~truth["system"].isin(set(truth.loc[faint, "system"]))
     return (
         np.flatnonzero((keep & (truth["label"] == 1)).to_numpy()),
         np.flatnonzero((keep & (truth["label"] == 0)).to_numpy()),
