@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import torch.nn.functional as F
+import yaml
 
 from stages import config as configuration
 from stages import metrics
@@ -370,8 +371,8 @@ def report(path: Path, check: Check) -> int:
             file=sys.stderr,
         )
         return REFUSED
-    print(
-        f"{path}\nTo use it, copy configs/pipeline.yaml, set in it `weights: {{classifier: {path.absolute()}, ...}}` "
-        "and give that file to pipeline.py with --config."
-    )
+    scan = yaml.safe_load((configuration.CONFIG_DIR / "pipeline.yaml").read_text())
+    scan["weights"]["classifier"] = str(path.absolute())
+    path.with_name("pipeline.yaml").write_text(yaml.safe_dump(scan, sort_keys=False))
+    print(f"{path}\nTo use it: python pipeline.py --input YOUR_SURVEY --config {path.with_name('pipeline.yaml')}")
     return DONE
