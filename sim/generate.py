@@ -46,17 +46,22 @@ _LIBRARIES = ("numpy", "scipy", "numba", "astropy", "galsim", "lenstronomy")
 
 @dataclass(frozen=True)
 class Given:
-    """Folders that the drawing uses beside the configuration."""
+    """Folders that the drawing uses beside the configuration.
+
+    part : of `stages.dataset.PARTS`, which the whole data set is to be; "" leaves it to the systems' names.
+    """
 
     source_galaxies: Path | None = None
     backgrounds: BackgroundOptions | None = None
     sky: BackgroundOptions | None = None
     unpainted: BackgroundOptions | None = None
+    part: str = ""
 
     def request(self) -> dict[str, Any]:
         """What of it identifies a data set."""
         out = {} if self.source_galaxies is None else {"source_galaxies": str(self.source_galaxies)}
         real = {"backgrounds": self.backgrounds, "sky": self.sky, "unpainted": self.unpainted}
+        out |= {"part": self.part} if self.part else {}
         return out | {name: options.request() for name, options in real.items() if options is not None}
 
 
@@ -139,7 +144,7 @@ def given(options: argparse.Namespace, survey: SurveyFacts) -> Given:
         for path in (options.source_galaxies, options.catalogue, options.exclude)
     )
     real = {name: BackgroundOptions(folders[name].absolute(), survey, catalogue, exclude) for name in chosen}
-    return Given(sources, **real)
+    return Given(sources, real.get("backgrounds"), real.get("sky"), real.get("unpainted"))
 
 
 def generate(
@@ -219,6 +224,8 @@ def make_shard(job: Job) -> int:
 
 def _write(job: Job, drawn: list[Drawn]) -> int:
     truth = pd.DataFrame([d.row for d in drawn])
+    if job.given.part:
+        truth["part"] = job.given.part
     write_shard(job.out, job.index, Shard(tuple(d.cutout for d in drawn), truth, np.stack([d.arc_mask for d in drawn])))
     return job.n
 

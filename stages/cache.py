@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from stages.dataset import Shard, data_sets, read_manifest, read_shard, split_of
+from stages.dataset import Shard, data_sets, parts_of, read_manifest, read_shard
 from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, Frame, network_inputs, resample
 
@@ -107,7 +107,7 @@ def _fill(folder: Path, jobs: list[tuple[Path, str, Frame]], sizes: list[int], f
     mask.flush()
     np.save(folder / "conditions.npy", np.concatenate(conditions))
     table = pd.concat(truths, ignore_index=True)
-    table["part"] = split_of(table["system"].tolist())
+    table["part"] = parts_of(table)
     table.to_parquet(folder / "truth.parquet")
 
 

@@ -71,6 +71,9 @@ TRUTH_COLUMNS: dict[str, str] = {
 }
 
 
+PARTS = ("train", "validation", "test")
+
+
 class DatasetError(ValueError):
     """A data set that cannot be read; the message says what to do."""
 
@@ -181,6 +184,14 @@ def split_of(systems: Sequence[str], seed: int = 0) -> npt.NDArray[np.str_]:
     """Each system's part: "train" (80%), "validation" (10%) or "test" (10%), by a hash of its name alone."""
     digest = [int(hashlib.sha256(f"{seed}:{s}".encode()).hexdigest()[:8], 16) / 2**32 for s in systems]
     return np.select([np.array(digest) < 0.8, np.array(digest) < 0.9], ["train", "validation"], "test").astype(np.str_)
+
+
+def parts_of(truth: pd.DataFrame) -> npt.NDArray[np.str_]:
+    """Each row's part: as the data set says in a column `part`, else by its system."""
+    parts = split_of(truth["system"].tolist())
+    if "part" not in truth:
+        return parts
+    return np.where(truth["part"].isin(PARTS), truth["part"], parts).astype(np.str_)
 
 
 def native_positions(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:

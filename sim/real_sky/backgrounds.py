@@ -14,7 +14,7 @@ from sim.observe import sampling
 from sim.populations.photometry import Photometry
 from sim.real_sky import deflector_light as light
 from sim.real_sky import deflector_mass
-from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, psf_width, read_cutouts, square
+from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, place_of, psf_width, read_cutouts, square
 from sim.real_sky.view import Background, RealView
 from stages.records import BoolArray, FloatArray
 from stages.stretch import to_composite
@@ -113,7 +113,7 @@ class Backgrounds:
             return "too_small"
         if (~valid).mean() > _MAX_MASKED:
             return "masked"
-        system = cutout.source if self.options.catalogue is not None else cutout.id
+        system = place_of(cutout, self.options.catalogue is not None)
         xy = np.clip(cutout.xy_pix - origin, 0, n - 1)
         return Background(
             id=cutout.id,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sim.real_sky import deflector_light as light
 from sim.real_sky.known import Known
@@ -34,7 +35,8 @@ class BackgroundOptions:
     """Where the real sky is.
 
     folder, catalogue : as for `pipeline.py`; survey : facts of the images; exclude : known candidates to leave out, a
-    text file of ids or a table with ids or ra, dec; limit : at most so many backgrounds are kept, evenly by id.
+    text file of ids or a table with ids or ra, dec; limit : at most so many backgrounds are kept, evenly by id; parts,
+    part : a CSV of place (see `place_of`) and part, and the part whose places alone are used ("": all).
     """
 
     folder: Path
@@ -42,14 +44,32 @@ class BackgroundOptions:
     catalogue: Path | None = None
     exclude: Path | None = None
     limit: int = 4000
+    parts: Path | None = None
+    part: str = ""
 
     def __hash__(self) -> int:
-        return hash((self.folder, self.survey.name, self.catalogue, self.exclude, self.limit))
+        return hash((self.folder, self.survey.name, self.catalogue, self.exclude, self.limit, self.parts, self.part))
 
     def request(self) -> dict[str, Any]:
         """What identifies a data set that was painted on it."""
         paths = {name: getattr(self, name) for name in ("folder", "catalogue", "exclude")}
-        return {name: None if path is None else str(path) for name, path in paths.items()} | {"limit": self.limit}
+        told = {name: None if path is None else str(path) for name, path in paths.items()} | {"limit": self.limit}
+        return told if self.parts is None else told | {"parts": str(self.parts), "part": self.part}
+
+    def chosen(self) -> frozenset[str] | None:
+        """Names of the places to use; None for all. Raises BackgroundError for a file that cannot be read."""
+        if self.parts is None:
+            return None
+        try:
+            table = pd.read_csv(self.parts, dtype=str, keep_default_na=False)
+            return frozenset(table.loc[table["part"] == self.part, "place"])
+        except (OSError, ValueError, KeyError) as error:
+            raise BackgroundError(f"{self.parts}: cannot be read ({error}). Give a CSV with place and part.") from error
+
+
+def place_of(cutout: Cutout, of_catalogue: bool) -> str:
+    """Name of the piece of sky that a cutout is from: its tile if a catalogue lists it, else itself."""
+    return cutout.source if of_catalogue else cutout.id
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +113,14 @@ def _read(
 ) -> Iterator[Seen]:
     """What the folder holds, with its objects found; of more than is needed a share that is fixed by the ids."""
     listed = Survey(o.folder, IngestOptions(catalogue, o.survey, side_arcsec, workers=0))
-    share = min(1.0, 4 * o.limit / len(listed))
+    share, chosen = min(1.0, 4 * o.limit / len(listed)), o.chosen()
     for batch in listed.batches():
         rejected += [(p.id, f"unreadable: {p.reason}") for p in batch.problems if p.reason != "not_an_image"]
         for cutout in batch.cutouts:
             known.note(cutout)
+            if chosen is not None and place_of(cutout, o.catalogue is not None) not in chosen:
+                rejected.append((cutout.id, "other_part"))
+                continue
             if share < 1 and _fraction(cutout.id) > share:
                 rejected.append((cutout.id, "not_needed"))
                 continue
@@ -116,7 +139,7 @@ def _seen(cutout: Cutout, o: BackgroundOptions) -> Seen | str:
             f"{o.folder}: holds pictures, but survey {survey.name} has no stretch. "
             "Give the facts of the composite, such as --survey cfhtls_composite."
         )
-    order = _band_order(cutout.bands, survey.bands)
+    order = band_order(cutout.bands, survey.bands)
     if order is None or not cutout.valid[order].any(axis=(1, 2)).all():
         return "missing_band"
     if abs(cutout.pixel_scale_arcsec / survey.pixel_scale_arcsec - 1) > _PIXEL_TOLERANCE:
@@ -169,7 +192,7 @@ def psf_width(seen: list[Seen], survey: SurveyFacts) -> tuple[FloatArray, str]:
     return facts * float(np.median(radii[k : ends[k]])) / typical, "stars"
 
 
-def _band_order(bands: tuple[str, ...], wanted: tuple[str, ...]) -> list[int] | None:
+def band_order(bands: tuple[str, ...], wanted: tuple[str, ...]) -> list[int] | None:
     """Which plane is each wanted band, by name, else by wavelength within 6%; None where one is absent."""
     if bands == ("",) and len(wanted) == 1:
         return [0]

@@ -17,7 +17,7 @@ from sim.instrument.noise import noise
 from sim.observe import sampling
 from sim.population import Population
 from sim.populations.photometry import Photometry
-from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, psf_width, read_images, square
+from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, place_of, psf_width, read_images, square
 from sim.real_sky.patch import Patch, gains, patch_optics
 from sim.view import SimulatedView
 from stages.records import BoolArray, FloatArray
@@ -124,7 +124,7 @@ class EmptySky:
         flux, variance, valid, origin = square(cutout, xy_pix, n)
         return Patch(
             id=cutout.id,
-            system=f"{self.survey.name}:{cutout.source or cutout.id}",
+            system=f"{self.survey.name}:{place_of(cutout, self.options.catalogue is not None)}",
             flux=flux,
             variance=variance,
             valid=valid,

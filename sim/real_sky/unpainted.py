@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sim import truth
 from sim.observe import sampling
-from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, psf_width, read_cutouts, square
+from sim.real_sky.cutouts import BackgroundError, BackgroundOptions, Seen, place_of, psf_width, read_cutouts, square
 from stages.records import Cutout, FloatArray
 
 _MAX_MASKED = 0.4
@@ -56,7 +56,7 @@ class Unpainted:
             cutout.id, "", flux, variance, valid, survey.bands, survey.pixel_scale_arcsec, width,
             np.zeros((0, 0, 0), np.float32), cutout.xy_pix - origin, np.zeros(2), survey=survey.name,
         )  # fmt: skip
-        system = f"{survey.name}:{cutout.source if self.options.catalogue is not None else cutout.id}"
+        system = f"{survey.name}:{place_of(cutout, self.options.catalogue is not None)}"
         row = truth.blank_row() | {
             "id": cutout.id, "system": system, "kind": "sky", "seeing_arcsec": float(np.median(width)),
         }  # fmt: skip

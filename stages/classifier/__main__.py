@@ -1,4 +1,7 @@
-"""Stage 1 on the command line: python -m stages.classifier train|evaluate|predict|join|audit --data DIR --out DIR."""
+"""Stage 1 on the command line: python -m stages.classifier train|evaluate|predict|join|audit --data DIR --out DIR.
+
+`python -m stages.classifier adapt --survey-dir DIR --out DIR` goes on from the shipped weights on one's own survey.
+"""
 
 import argparse
 import json
@@ -6,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.classifier.adapt import command as adapt_command
 from stages.classifier.audit import audit
 from stages.classifier.evaluate import evaluate
 from stages.classifier.join import join
@@ -59,7 +63,7 @@ def audit_command(argv: Sequence[str]) -> int:
     return 0
 
 
-MORE_VERBS = {"join": join_command, "audit": audit_command}
+MORE_VERBS = {"join": join_command, "audit": audit_command, "adapt": adapt_command}
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in MORE_VERBS:

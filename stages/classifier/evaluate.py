@@ -10,7 +10,7 @@ import pandas as pd
 
 from stages import metrics
 from stages.classifier.predict import load
-from stages.dataset import read_shards, split_of
+from stages.dataset import parts_of, read_shards
 from stages.records import FloatArray
 from stages.weights import load_card
 
@@ -73,7 +73,7 @@ def scored(weights: Path, data_dir: Path, device: str = "cpu") -> pd.DataFrame:
     predictor = load(weights, device)
     parts = []
     for shard in read_shards(data_dir):
-        keep = np.flatnonzero(split_of(shard.truth["system"].tolist()) == "test")
+        keep = np.flatnonzero(parts_of(shard.truth) == "test")
         p = predictor.predict([shard.cutouts[k] for k in keep]).p_lens
         truth = shard.truth.iloc[keep].reindex(columns=_COLUMNS)
         parts.append(truth.assign(p_lens=p, survey=shard.cutouts[0].survey))

@@ -66,7 +66,7 @@ def test_a_twin_differs_from_its_lens_by_lensed_light_alone_and_the_rest_is_the_
     lens, twin = draw_pair(np.random.default_rng(3), FACTS, config, "pair", Ingredients(sky=empty))
     assert (lens.row["label"], twin.row["label"]) == (1, 0)
     assert lens.row["system"] == twin.row["system"]
-    assert lens.row["system"] in {f"made:{one.cutout.source}" for one in empty._images}
+    assert lens.row["system"] in {f"made:{one.cutout.id}" for one in empty._images}
     difference = (lens.cutout.flux - twin.cutout.flux)[:, lens.arc_mask > 0]
     assert np.nanmean(difference) > 0
     outside = np.abs(lens.cutout.flux - twin.cutout.flux)[:, lens.arc_mask == 0]
