@@ -61,8 +61,8 @@ class Scene:
     stars: Points
 
     def light(self) -> list[Sersic]:
-        """Every profile that is not lensed."""
-        return [*self.galaxies, *self.lens.light]
+        """Every profile that is not lensed, each with one radius in all bands."""
+        return [part for c in (*self.galaxies, *self.lens.light) for part in c.parts()]
 
     def lensed_points(self) -> Points:
         """Images of the source's point, if it has one."""
