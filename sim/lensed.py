@@ -48,7 +48,7 @@ def lensed_light(grid: Grid, lens: Lens, source: Source) -> FloatArray:
     beta_x[traced], beta_y[traced] = lens.source_position(x[traced], y[traced])
     image = np.zeros((len(canvas), *x.shape))
     image[:, traced] = light(beta_x[traced], beta_y[traced])
-    spread = _spread(beta_x, beta_y)[needed]
+    spread = _spread(beta_x, beta_y, needed)
     split, _ = light.changes(beta_x[needed], beta_y[needed], spread, 1.0, image)
     image = _means(image) * side**2
     cut = np.flatnonzero(needed)[split]
@@ -144,23 +144,42 @@ def _with_neighbours(needed: BoolArray) -> BoolArray:
     return out
 
 
-def _means(values: FloatArray) -> FloatArray:
+@njit(cache=True, error_model="numpy")
+def _means(values):  # type: ignore[no-untyped-def]
     """Means (B, ny, nx) over samples of what has these values at their middles: 1/24 of the second differences."""
     out = values.copy()
-    inner = values[:, 1:-1, 1:-1]
-    beside = values[:, 2:, 1:-1] + values[:, :-2, 1:-1] + values[:, 1:-1, 2:] + values[:, 1:-1, :-2]
-    limit = 0.3 * np.abs(inner)  # more is not a smooth light's
-    out[:, 1:-1, 1:-1] += np.clip((beside - 4 * inner) / 24, -limit, limit)
+    for band in range(values.shape[0]):
+        v = values[band]
+        for i in range(1, v.shape[0] - 1):
+            for j in range(1, v.shape[1] - 1):
+                bend = (v[i, j + 1] + v[i, j - 1] + v[i + 1, j] + v[i - 1, j] - 4 * v[i, j]) / 24
+                limit = 0.3 * abs(v[i, j])  # more is not a smooth light's
+                out[band, i, j] += min(max(bend, -limit), limit)
     return out
 
 
-def _spread(beta_x: FloatArray, beta_y: FloatArray) -> FloatArray:
-    """How far (arcsec) a step of one sample moves in the source plane, the larger of the two directions."""
-    if min(beta_x.shape) < 2:
-        return np.full(beta_x.shape, 1.0)
-    along = np.hypot(np.gradient(beta_x, axis=1), np.gradient(beta_y, axis=1))
-    across = np.hypot(np.gradient(beta_x, axis=0), np.gradient(beta_y, axis=0))
-    return np.asarray(np.maximum(along, across))
+@njit(cache=True, error_model="numpy")
+def _spread(beta_x, beta_y, needed):  # type: ignore[no-untyped-def]
+    """How far (arcsec) a step of one sample moves in the source plane, the larger of the two directions; (n,) needed.
+
+    1 where there is but one row or column.
+    """
+    rows, columns = beta_x.shape
+    out = np.ones(needed.sum())
+    if min(rows, columns) < 2:
+        return out
+    k = 0
+    for i in range(rows):
+        up, down = max(i - 1, 0), min(i + 1, rows - 1)
+        for j in range(columns):
+            if needed[i, j]:
+                left, right = max(j - 1, 0), min(j + 1, columns - 1)
+                x, y = beta_x[i, right] - beta_x[i, left], beta_y[i, right] - beta_y[i, left]
+                along = math.sqrt(x * x + y * y) / (right - left)
+                x, y = beta_x[down, j] - beta_x[up, j], beta_y[down, j] - beta_y[up, j]
+                out[k] = max(along, math.sqrt(x * x + y * y) / (down - up))
+                k += 1
+    return out
 
 
 class _SourceLight:

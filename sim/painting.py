@@ -16,6 +16,8 @@ _LAST_CUT = 6.0  # e-folds below the half-light radius beyond which a sample is 
 _MAX_DEPTH = 6  # a sample is halved so often at most: 64 parts a side, only where a profile is steepest
 _LEFT_WHOLE = 20.0  # floors of light in a part that need no cut: the PSF spreads them over a hundred samples
 _LOG2_E = 1.4426950408889634
+_COARSE = 4  # samples between the places at which a profile's far wings are evaluated; cubics go through these
+_FAR = 8.0  # samples per scale length of the local profile beyond which they are: within 2e-3 of the wing's own light
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -31,6 +33,7 @@ def paint_profiles(canvas, rows, flux, reach, strength, step):  # type: ignore[n
     stack = np.empty((3 * _MAX_DEPTH + 4, 3))  # parts still to do: x, y, side
     stamp = np.empty((7, 7))
     axes = np.empty((2, 6))
+    mean = np.empty(BLOCK)
     for c in range(rows.shape[0]):
         x0, y0, radius, q, cos, sin, _, _ = rows[c]
         # the ellipse u^2 q + v^2 / q = reach^2 as a quadratic form: xx dx^2 + 2 xy dx dy + ..., of determinant 1
@@ -48,21 +51,55 @@ def paint_profiles(canvas, rows, flux, reach, strength, step):  # type: ignore[n
             for start in range(first, last + 1, BLOCK):
                 n = min(BLOCK, last + 1 - start)
                 left = (start - middle) * step - x0
-                if _paint_row(work, cut, n, left / radius, dy / radius, step / radius, rows[c]):
+                x, y, side = left / radius, dy / radius, step / radius
+                if _is_far(x, y, n, side, xx, xy, rows[c]):
+                    _paint_row(work, cut, (n + 3) // _COARSE + 3, x - _COARSE * side, y, _COARSE * side, side, rows[c])
+                    _between(work[5], mean, n)
+                elif _paint_row(work, cut, n, x, y, side, side, rows[c]):
                     for j in range(n):
                         if cut[j]:
                             _paint_sample(
                                 canvas, rows[c], flux[c], strength[c], i, start + j, left + j * step, dy, step, stack,
                                 stamp, axes,
                             )  # fmt: skip
+                    mean[:n] = work[5, :n]
+                else:
+                    mean[:n] = work[5, :n]
                 for band in range(canvas.shape[0]):
                     bright = flux[c, band] * step * step
                     for j in range(n):
-                        canvas[band, i, start + j] += bright * work[5, j]
+                        canvas[band, i, start + j] += bright * mean[j]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_row(work, cut, n, x, y, side, row):  # type: ignore[no-untyped-def]
+def _is_far(x, y, n, side, xx, xy, row):  # type: ignore[no-untyped-def]
+    """Whether n samples in a row from (x, y) on lie where the profile changes little over several; half-light radii.
+
+    xx, xy : of the quadratic form of the ellipse, see `paint_profiles`.
+    """
+    _, _, _, q, _, _, power, b = row
+    end = x + (n - 1) * side
+    nearest, middle = y * y / xx, -xy / xx * y  # of the whole row
+    first, last = nearest + xx * (x - middle) ** 2, nearest + xx * (end - middle) ** 2
+    if x > middle or end < middle:
+        nearest = min(first, last)
+    slope = 2 * power * b * exp2(power * log2(max(first, last, 1e-12)))
+    return math.sqrt(nearest * q) > _FAR * side * (slope + 1.5)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _between(coarse, out, n):  # type: ignore[no-untyped-def]
+    """Cubics through values at every fourth sample, the first of them before the first sample."""
+    for k in range((n + 3) // _COARSE):
+        before, left, right, after = coarse[k], coarse[k + 1], coarse[k + 2], coarse[k + 3]
+        out[4 * k] = left
+        out[4 * k + 1] = (-7 * before + 105 * left + 35 * right - 5 * after) / 128
+        out[4 * k + 2] = (9 * (left + right) - before - after) / 16
+        out[4 * k + 3] = (-5 * before + 35 * left + 105 * right - 7 * after) / 128
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _paint_row(work, cut, n, x, y, spacing, side, row):  # type: ignore[no-untyped-def]
     """Means of n samples in a row from (x, y) on into work[5], 0 where they must be cut; whether any must.
 
     Lengths are in half-light radii. The mean over a sample is the value and the curvature at its middle.
@@ -71,7 +108,7 @@ def _paint_row(work, cut, n, x, y, side, row):  # type: ignore[no-untyped-def]
     u, v, r2, t, value, mean = work
     count = min((n + 7) // 8 * 8, BLOCK)  # whole vector registers
     for j in range(count):
-        dx = x + j * side
+        dx = x + j * spacing
         u[j], v[j] = dx * cos + y * sin, y * cos - dx * sin
         r2[j] = max(q * u[j] * u[j] + v[j] * v[j] / q, 1e-12)
     fall_block(r2, t, value, power, b, count)

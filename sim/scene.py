@@ -49,6 +49,7 @@ def paint(canvas: FloatArray, grid: Grid, components: Sequence[Sersic], floor: F
     """
     if not components:
         return
+    components = [part for c in components for part in c.parts()]
     rows = profiles(components)
     flux = peak_fluxes(components, rows)
     n, b = 0.5 / rows[:, 6], rows[:, 7]

@@ -24,13 +24,16 @@ _MANTISSA, _ROOT_HALF = (1 << 52) - 1, 0x3FE6A09E667F3BCD  # of a double: its lo
 BLOCK = 64  # places that go through each step together
 
 
-def profiles(components: Sequence[Sersic]) -> npt.NDArray[np.float64]:
-    """Sersic parameters (n, 8): x, y, radius, q, cos pa, sin pa, 1 / (2 n), and b_n.
+def b_n(index: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The b of exp(-b (r / radius)^(1/n)) that makes `radius` hold half of the light (Ciotti & Bertin 1999, eq. 18)."""
+    n = np.asarray(index, float)
+    return np.asarray(2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2))
 
-    b_n follows Ciotti & Bertin (1999, eq. 18).
-    """
+
+def profiles(components: Sequence[Sersic]) -> npt.NDArray[np.float64]:
+    """Sersic parameters (n, 8): x, y, radius, q, cos pa, sin pa, 1 / (2 n), and b_n."""
     n = np.array([c.index for c in components], float)
-    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)
+    b = b_n(n)
     pa = np.array([c.pa for c in components], float)
     plain = np.array([(c.x, c.y, c.radius, c.q) for c in components], float).reshape(-1, 4)
     return np.column_stack([plain, np.cos(pa), np.sin(pa), 0.5 / n, b])

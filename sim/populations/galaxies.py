@@ -10,10 +10,12 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammainc
 
 from sim.lensing.cosmology import distance_modulus, kpc_per_arcsec
 from sim.populations.photometry import Photometry
 from sim.populations.priors import Range
+from sim.sersic import b_n
 from stages.records import FloatArray
 
 # Joint Gaussian of absolute magnitude, log10 half-light radius (kpc) and log10 velocity dispersion (km/s) of early
@@ -22,13 +24,20 @@ _M_STAR, _M_SIGMA = -21.15 - 0.38, 0.841
 _R_STAR, _R_SIGMA = 0.45, 0.263
 _V_STAR, _V_SIGMA = 2.20, 0.111
 _RHO_RM, _RHO_VM, _RHO_RV = -0.882, -0.780, 0.543
+# Early types' half-light radii shrink by 35% from g to K (La Barbera et al. 2010, SPIDER I), as a power law of rest
+# wavelength; constant beyond u and K, where Kelvin et al. (2012) end, who find the same.
+_RADIUS_SLOPE = np.log(0.65) / np.log(2190.0 / 469.0)
+_RADIUS_NM = (355.0, 2190.0)
+_I_NM = 748.0
+_SAME_RADIUS = 0.01  # radii that differ by less are one
 
 
 @dataclass(frozen=True, eq=False)
 class Sersic:
     """One elliptical Sersic profile: position and half-light radius in arcsec, flux (B,) in the survey's unit.
 
-    radius : geometric mean of the axes of the ellipse that holds half of the light; pa : radians from x towards y.
+    radius : geometric mean of the axes of the ellipse that holds half of the light; pa : radians from x towards y;
+    band_radius : (B,) half-light radius of each band over `radius`, None where all are the same: a colour gradient.
     """
 
     x: float
@@ -38,6 +47,28 @@ class Sersic:
     q: float
     pa: float
     flux: FloatArray
+    band_radius: FloatArray | None = None
+
+    def parts(self) -> tuple[Sersic, ...]:
+        """The same light as profiles that each have one radius in all bands: one, or with a gradient two.
+
+        The bands of the smallest and of the largest radius are plain profiles; those between share out their flux so
+        that half of it lies within their own radius.
+        """
+        if self.band_radius is None:
+            return (self,)
+        small, large = float(self.band_radius.min()), float(self.band_radius.max())
+        if large - small < _SAME_RADIUS * small:
+            return (replace(self, radius=self.radius * small, band_radius=None),)
+        b = b_n(self.index)
+        within_inner, within_outer = (
+            gammainc(2 * self.index, b * (self.band_radius / r) ** (1 / self.index)) for r in (small, large)
+        )
+        outer = np.clip((within_inner - 0.5) / (within_inner - within_outer), 0.0, 1.0)
+        return tuple(
+            replace(self, radius=self.radius * r, flux=self.flux * share, band_radius=None)
+            for r, share in ((small, 1 - outer), (large, outer))
+        )
 
 
 def moved(component: Sersic, dx: float, dy: float) -> Sersic:
@@ -76,14 +107,26 @@ def early_type(
     """An early type of a velocity dispersion (km/s).
 
     Sizes fall as (1+z)^-0.49, fitted to red galaxies of DES: (1+z)^-0.98 (van der Wel et al. 2008) makes them look less
-    alike, see docs/realism.md. No publication is behind the exponent.
+    alike, see docs/realism.md. No publication is behind the exponent. The size is that in i; bluer bands have larger
+    ones, see `early_band_radius`.
     """
     absolute, radius_kpc = early_luminosity_and_size(rng, dispersion)
     apparent = float(photometry.apparent_i(absolute, z))
     radius = float(np.clip(radius_kpc / (1 + z) ** 0.49 / kpc_per_arcsec(z) * 1.1, 0.08, 8.0))
     index = float(np.clip(rng.normal(4.0, 0.9) - 0.4 * (absolute + 21.5), 1.8, 7.0))  # brighter, more concentrated
     q = float(np.clip(rng.normal(0.78, 0.15), 0.35, 0.99))  # Hyde & Bernardi (2009)
-    return Sersic(*xy, radius, index, q, rng.uniform(0, np.pi), photometry.flux(apparent, photometry.early(rng, z)))
+    pa, flux = rng.uniform(0, np.pi), photometry.flux(apparent, photometry.early(rng, z))
+    return Sersic(*xy, radius, index, q, pa, flux, early_band_radius(photometry.table.pivot_nm, z))
+
+
+def early_band_radius(band_nm: FloatArray, z: float) -> FloatArray:
+    """Half-light radius (B,) of an early type in bands of these wavelengths (B,), over that in SDSS i.
+
+    Proportional to (rest wavelength)^-0.28: 35% smaller in K than in g (La Barbera et al. 2010; see also Vulcani et
+    al. 2014), which is the colour gradient of old galaxies, redder and richer in metals towards the middle.
+    """
+    rest = np.clip(np.append(band_nm, _I_NM) / (1 + z), *_RADIUS_NM)
+    return np.asarray((rest[:-1] / rest[-1]) ** _RADIUS_SLOPE)
 
 
 def disc_type(

@@ -1,12 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.cosmology import FlatLambdaCDM
+from astropy.modeling.models import Sersic1D as AstropySersic
+from scipy.integrate import cumulative_trapezoid
 
 from sim.lensing.lens import PowerLaw, Subhalo
-from sim.population import Population, deflector, early_type, einstein_radius_arcsec, neighbours, source
+from sim.population import Population, Sersic, deflector, early_type, einstein_radius_arcsec, neighbours, source
 from sim.populations.deflectors import dispersion_function, source_redshift, subhaloes
+from sim.populations.galaxies import early_band_radius
 from sim.populations.photometry import Photometry
 from sim.populations.priors import choose
+from sim.scene import Grid, paint
 from stages.survey import SurveyFacts
 from tests.sim.test_photometry import sdss
 
@@ -162,6 +168,61 @@ def test_early_types_of_a_dispersion_are_as_bright_as_luminous_red_galaxies():
     photometry = Photometry.of(sdss(("g", "r", "i")))
     i = [photometry.magnitude(early_type(rng(k), photometry, 0.4, 220.0).flux)[2] for k in range(200)]
     assert np.median(i) == pytest.approx(19.2, abs=0.4)
+
+
+def half_light_radii(canvas: np.ndarray, step: float, q: float, pa: float) -> np.ndarray:
+    """Geometric mean radius (B,) of the ellipse about the middle that holds half of a canvas, by counting."""
+    axis = (np.arange(canvas.shape[1]) - (canvas.shape[1] - 1) / 2) * step
+    x, y = np.meshgrid(axis, axis)
+    u, v = x * np.cos(pa) + y * np.sin(pa), y * np.cos(pa) - x * np.sin(pa)
+    r = np.sqrt(q * u**2 + v**2 / q).ravel()
+    order = np.argsort(r)
+    within = np.cumsum(canvas.reshape(len(canvas), -1)[:, order].astype(float), axis=1)
+    return np.array([np.interp(0.5, w / w[-1], r[order]) for w in within])
+
+
+def test_early_types_shrink_to_the_red_as_observed_and_keep_their_light_and_their_size_in_i():
+    """SPIDER I (La Barbera et al. 2010): 35% from g to K; the size in i is that of the magnitude-size relation."""
+    photometry = Photometry.of(sdss(("g", "r", "i", "z")))
+    galaxy = early_type(rng(3), photometry, 0.05, 220.0)
+    galaxy = replace(galaxy, x=0.0, y=0.0, radius=1.0, index=1.8)  # wings that the canvas holds
+    canvas = np.zeros((4, 801, 801), np.float32)
+    paint(canvas, Grid(801, 0.05), [galaxy])
+    np.testing.assert_allclose(canvas.sum(axis=(1, 2)), galaxy.flux, rtol=2e-3)
+    radius = half_light_radii(canvas, 0.05, galaxy.q, galaxy.pa)
+    assert radius[2] == pytest.approx(1.0, rel=0.01)
+    per_ln_nm = np.log(0.65) / np.log(2190 / 469)
+    np.testing.assert_allclose(np.log(radius / radius[2]), per_ln_nm * np.log([469 / 748, 617 / 748, 1, 893 / 748]),
+                               atol=0.01)  # fmt: skip
+
+
+@pytest.mark.parametrize("index", [1.8, 4.0, 7.0])
+def test_parts_of_a_gradient_hold_all_light_and_half_of_it_within_each_radius(index):
+    """Against astropy's profile, integrated numerically."""
+    flux, ratio = np.array([3.0, 2.0, 5.0, 1.0]), np.array([1.2, 1.1, 1.0, 0.65])
+    parts = Sersic(0.1, 0.2, 0.7, index, 0.6, 0.4, flux, ratio).parts()
+    np.testing.assert_allclose(sum(p.flux for p in parts), flux, rtol=1e-12)
+    r = np.geomspace(1e-6, 1e4, 200_000)
+    inside = np.zeros((4, len(r)))
+    for part in parts:
+        brightness = AstropySersic(1.0, part.radius, part.index)(r)
+        light = cumulative_trapezoid(2 * np.pi * r * brightness, r, initial=0.0)
+        inside += part.flux[:, None] * light / light[-1]
+    found = [np.interp(0.5, light / light[-1], r) for light in inside]
+    np.testing.assert_allclose(found, 0.7 * ratio, rtol=2e-3)
+
+
+def test_without_a_gradient_a_profile_is_itself_and_one_band_is_one_profile():
+    plain = Sersic(0.0, 0.0, 1.0, 4.0, 0.8, 0.0, np.ones(2))
+    assert plain.parts() == (plain,)
+    (only,) = replace(plain, flux=np.ones(1), band_radius=np.array([1.3])).parts()
+    assert only.radius == pytest.approx(1.3)
+    assert only.band_radius is None
+
+
+def test_radii_are_constant_beyond_the_wavelengths_that_were_measured():
+    beyond = early_band_radius(np.array([200.0, 355.0, 2190.0, 4400.0]), 0.0)
+    assert beyond[0] == beyond[1] > 1 > beyond[2] == beyond[3]
 
 
 def test_impossible_ranges_are_refused_by_name(photometry):
