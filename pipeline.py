@@ -54,7 +54,7 @@ class PipelineConfig:
     """
 
     weights: dict[str, str]
-    gate_p_lens: float = 0.03
+    gate_p_lens: float = 0.015
     prior: float = 0.5
     select_score: float = 0.5
     arc_threshold: float = 0.5

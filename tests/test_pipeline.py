@@ -81,7 +81,7 @@ def test_problems_run_and_report(whole: Path) -> None:
 
 def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path) -> None:
     config = tmp_path / "pipeline.yaml"
-    text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: 0.03", "gate_p_lens: 1.0")
+    text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: 0.015", "gate_p_lens: 1.0")
     config.write_text(text)
     assert run("--input", survey, "--output", tmp_path / "run", "--config", config, "--workers", 0) == 0
     rows = pd.read_csv(tmp_path / "run" / "candidates.csv")
