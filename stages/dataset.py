@@ -1,7 +1,7 @@
 """Labelled data sets on disk: shards of cutouts with their truth, and a manifest; split by system, never by file.
 
 A data set is a folder with `manifest.json`, and for each shard `shard-00000.npz` (pixels) and `shard-00000.parquet`
-(truth, one row per cutout, see `TRUTH_COLUMNS`).
+(truth, one row per cutout, see `TRUTH_COLUMNS`; a column `part` where the data set states its split, see `parts_of`).
 """
 
 from __future__ import annotations

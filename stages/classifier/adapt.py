@@ -35,7 +35,7 @@ from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import build
 from stages.classifier.predict import load
-from stages.classifier.train import train
+from stages.classifier.train import train, usable
 from stages.config import REPOSITORY, WEIGHTS_DIR
 from stages.dataset import DatasetError, parts_of, read_shards
 from stages.records import FloatArray
@@ -140,6 +140,11 @@ def adapt(request: Request, run: Callable[[Sequence[str]], int] | None = None) -
     config = settings(request)
     work = request.out / "training"
     seen = cached(data, FRAME, work / "cache", request.workers)
+    if min(len(rows) for rows in usable(seen, config, "validation")) < 5:
+        raise AdaptError(
+            "fewer than 5 visible lenses or others could be made on the sky that calibrates. Give more images, or more "
+            "--minutes, and another --out."
+        )
     if "steps" not in plan.done:
         spent = max(plan.done["data_seconds"] + plan.done["before_seconds"], time.perf_counter() - begun)
         left = 60 * request.minutes * (1 - _RESERVE) - spent - 1.5 * plan.done["before_seconds"]
@@ -327,7 +332,8 @@ def _write(request: Request, made: Path, check: Check) -> Path:
     notes = f"Adapted to {request.survey_dir.name} without labels; for that survey alone. {card.notes}"
     path = request.out / f"classifier{'-refused' if refused else ''}.safetensors"
     metrics_ = card.metrics | {"held_out_sky": told}
-    save(path, state, replace(card, data=data, metrics=metrics_, notes=notes, sha256=""))
+    config = card.config | {"start": ""}  # a path of this machine; "parent" says it
+    save(path, state, replace(card, config=config, data=data, metrics=metrics_, notes=notes, sha256=""))
     return path
 
 

@@ -80,7 +80,8 @@ def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -
     truth = data.truth
     hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
     faint = (truth["kind"] == "lens_galaxy") & hidden
-    keep = ((truth["part"] == part) if part else True) & ~truth["system"].isin(set(truth.loc[faint, "system"]))
+    pair = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
+    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[faint]))
     return (
         np.flatnonzero((keep & (truth["label"] == 1)).to_numpy()),
         np.flatnonzero((keep & (truth["label"] == 0)).to_numpy()),

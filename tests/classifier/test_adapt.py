@@ -25,8 +25,9 @@ from stages.classifier.adapt import (
     report,
     settings,
 )
-from stages.classifier.model import FRAME
+from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import load
+from stages.classifier.train import usable
 from stages.dataset import read_shards
 from stages.weights import load_card
 
@@ -205,3 +206,12 @@ def test_the_makers_own_error_ends_the_command(tmp_path: Path, capfd: pytest.Cap
         == module.ERROR
     )
     assert "holds no image" in capfd.readouterr().err
+
+
+def test_a_faint_lens_takes_its_own_twin_with_it_and_nothing_else_of_the_place(begun: Path) -> None:
+    seen = cached(begun / "data", FRAME, begun / "training" / "cache", 1)
+    rows = [("a-0-lens", 1, 5.0), ("a-0-twin", 0, 0.0), ("a-1-lens", 1, 90.0), ("a-1-twin", 0, 0.0), ("tile", 0, 0.0)]
+    truth = pd.DataFrame(rows, columns=["id", "label", "arc_snr"]).assign(system="s", part="train", arc_contrast=1.0)
+    truth["kind"] = np.where(truth["label"] == 1, "lens_galaxy", "twin")
+    lenses, others = usable(replace(seen, truth=truth), ClassifierConfig(min_arc_snr=35.0))
+    assert (lenses.tolist(), others.tolist()) == ([2], [3, 4])
