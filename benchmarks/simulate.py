@@ -338,7 +338,8 @@ def pooled_rates(scenes: list[Scene], workers: int) -> tuple[float, float]:
     context = get_context("spawn")
     ready = context.Barrier(workers + 1)
     with ProcessPoolExecutor(workers, context, _start, (scenes, ready)) as pool:
-        pool.submit(os.getpid)  # starts all
+        for _ in range(workers):  # each starts one
+            pool.submit(os.getpid)
         ready.wait(_START_S)
         start = time.perf_counter()
         spent = sum(pool.map(noisy, scenes))
