@@ -100,6 +100,7 @@ def test_round_trip() -> None:
         ("sim", SimConfig),
         ("training/sim", SimConfig),
         ("training/sim_lenses", SimConfig),
+        ("training/sim_faint_arcs", SimConfig),
     ],
 )
 def test_shipped_configurations_load(name: str, cls: type) -> None:
