@@ -266,14 +266,15 @@ def held_out(data: Path, card: Card) -> pd.DataFrame:
     hidden = (truth["arc_snr"] < limits["min_arc_snr"]) | (truth["arc_contrast"] < limits["min_arc_contrast"])
     lens = (truth["label"] == 1) & ~((truth["kind"] == "lens_galaxy") & hidden)
     keep = lens | ((truth["label"] == 0) & truth["kind"].isin(_HELD_OUT_KINDS))
-    chosen = truth.loc[keep, ["label", "system"]].assign(row=np.flatnonzero(keep.to_numpy()))
+    chosen: pd.DataFrame = truth.loc[keep, ["label", "system"]].reset_index(drop=True)
+    chosen["row"] = np.flatnonzero(keep.to_numpy())
     n = chosen["label"].value_counts()
     if n.get(1, 0) < LEAST_LENSES or n.get(0, 0) < LEAST_OTHERS:
         raise AdaptError(
             f"{n.get(1, 0)} lenses and {n.get(0, 0)} others could be made on held-out sky: too few for a check. Give "
             "more images, or more --minutes, and another --out."
         )
-    return chosen.reset_index(drop=True)
+    return chosen
 
 
 def probabilities(weights: Path, data: Path, rows: npt.NDArray[np.intp]) -> FloatArray:
@@ -281,7 +282,7 @@ def probabilities(weights: Path, data: Path, rows: npt.NDArray[np.intp]) -> Floa
     predictor = load(weights)
     shards = [shard for shard in read_shards(data) if (parts_of(shard.truth) == "test").any()]
     cutouts = [c for s in shards for c, part in zip(s.cutouts, parts_of(s.truth), strict=True) if part == "test"]
-    out = [np.empty(0)]
+    out: list[FloatArray] = [np.empty(0)]
     for start in range(0, len(rows), 128):
         out.append(predictor.predict([cutouts[k] for k in rows[start : start + 128]]).p_lens)
     return np.concatenate(out)

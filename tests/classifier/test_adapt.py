@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -175,13 +177,19 @@ def test_figures_that_cannot_be_told_are_refused() -> None:
     assert len(Check(0, 0, 0, nan, nan, nan, {}).faults()) == 3
 
 
-def test_the_schedule_is_as_long_as_there_is_time(begun: Path, request_: Request) -> None:
+def test_the_schedule_is_as_long_as_there_is_time(
+    begun: Path, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = cached(begun / "data", FRAME, begun / "training" / "cache", 1)
     config = settings(request_)
     with pytest.raises(AdaptError, match="more --minutes"):
         affordable_steps(config, seen, 0.0)
     assert affordable_steps(config, seen, 1e9) == 1500
-    assert 20 <= affordable_steps(config, seen, 600.0) < 1500
+    ticks = count()  # a clock by which three steps, and looking at 16 cutouts, take a second
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    part = seen.truth["part"]
+    looks = 3 * (part != "test").sum() + 8 * (part == "validation").sum()
+    assert affordable_steps(config, seen, config.members * (looks / 16 + 100.5 / 3)) == 100
 
 
 def test_impossible_requests_are_one_clear_error(
