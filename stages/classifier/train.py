@@ -35,8 +35,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
     rows = usable(data, config)
     unseen = cached(Path(config.validation), FRAME, out_dir / "cache", config.workers) if config.validation else data
-    held_out = np.ones(len(unseen.truth), bool) if config.validation else unseen.truth["part"] == "validation"
-    validation = np.flatnonzero(held_out)
+    validation = np.sort(np.concatenate(usable(unseen, config, None if config.validation else "validation")))
     learned = data.truth.iloc[np.concatenate(rows)]
     for name, chosen in (("training", learned), ("validation", unseen.truth.iloc[validation])):
         if len(chosen) < 4 or chosen["label"].nunique() < 2:
@@ -59,8 +58,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
         if member == 0:
             state |= fitted(net, data).state()
     label = unseen.truth["label"].to_numpy()[validation]
-    seen = np.isin(validation, np.concatenate(usable(unseen, config, None if config.validation else "validation")))
-    slope, offset = platt(np.mean(logits, axis=0)[seen], label[seen])
+    slope, offset = platt(np.mean(logits, axis=0), label)
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)
     card = Card(
         "classifier", "1", to_mapping(config), domain_of(data), fingerprint(data_dir),
