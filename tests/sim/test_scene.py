@@ -128,7 +128,7 @@ def test_bands_share_their_rays():
 
 
 @pytest.mark.parametrize(("index", "q"), [(0.7, 0.4), (1.0, 0.9), (4.0, 0.3), (7.0, 0.8)])
-def test_far_wings_are_the_profile_to_a_part_in_five_hundred_of_themselves(index, q):
+def test_far_wings_are_the_profile_to_a_part_in_a_hundred_of_themselves_and_a_thousandth_in_the_mean(index, q):
     """Wings are evaluated at every fourth sample where a profile is smooth: against the formula at every sample."""
     grid = Grid(500, 0.03)
     component = Sersic(0.31, -0.17, 0.6, index, q, 0.8, ONE)
