@@ -17,7 +17,8 @@ _MAX_DEPTH = 6  # a sample is halved so often at most: 64 parts a side, only whe
 _LEFT_WHOLE = 20.0  # floors of light in a part that need no cut: the PSF spreads them over a hundred samples
 _LOG2_E = 1.4426950408889634
 _COARSE = 4  # samples between the places at which a profile's far wings are evaluated; cubics go through these
-_FAR = 8.0  # samples per scale length of the local profile beyond which they are: within 1% of the wing's own light, 0.1% in the mean
+# Samples per scale length of the local profile beyond which they are: within 1% of the wing's light, 0.1% in the mean.
+_FAR = 8.0
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
