@@ -25,7 +25,7 @@ _R_STAR, _R_SIGMA = 0.45, 0.263
 _V_STAR, _V_SIGMA = 2.20, 0.111
 _RHO_RM, _RHO_VM, _RHO_RV = -0.882, -0.780, 0.543
 # Early types' half-light radii shrink by 35% from g to K (La Barbera et al. 2010, SPIDER I), as a power law of rest
-# wavelength; constant beyond u and K, where Kelvin et al. (2012) end, who find the same.
+# wavelength; constant beyond u and K, where the measurements of Kelvin et al. (2012) end.
 _RADIUS_SLOPE = np.log(0.65) / np.log(2190.0 / 469.0)
 _RADIUS_NM = (355.0, 2190.0)
 _I_NM = 748.0
