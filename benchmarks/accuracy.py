@@ -26,13 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--truth", type=Path, nargs="+", required=True)
+    parser.add_argument("--by", default="score", help="column that ranks, such as p_lens")
     options = parser.parse_args(argv)
     rows = pd.concat([pd.read_parquet(run / "candidates.parquet") for run in options.runs]).set_index("id")
     rows = rows[~rows.index.duplicated()]
+    odd = rows["reason"].fillna("").str.contains("out_of_domain")
+    print(f"p_lens above 0.5: {(rows['p_lens'] > 0.5).mean():.3f}; out_of_domain: {odd.mean():.3f} of {len(rows)}")
     truth = pd.concat([pd.read_csv(path, dtype={"id": str}) for path in options.truth])
     truth.columns = truth.columns.str.lower()
     if "label" in truth:
-        ranking(rows, truth[truth["label"].isin([0, 1])])
+        ranking(rows[options.by], truth[truth["label"].isin([0, 1])])
     if {"x_pix", "y_pix"} <= set(truth):
         counts(rows, truth)
     if "theta_e_arcsec" in truth:
@@ -40,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def ranking(rows: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """AUROC and recalls of the score, against each kind of non-lens apart."""
-    score = rows["score"].reindex(truth["id"]).to_numpy(float)
+def ranking(by: pd.Series, truth: pd.DataFrame) -> None:
+    """AUROC and recalls of a score by id, against each kind of non-lens apart."""
+    score = by.reindex(truth["id"]).to_numpy(float)
     print(f"without a score: {int(np.isnan(score).sum())} of {len(truth)}")
     score = np.where(np.isnan(score), -1.0, score)
     label = truth["label"].to_numpy(int)

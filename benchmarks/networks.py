@@ -1,7 +1,7 @@
 """Which network, loss and augmentations serve stage 1: python benchmarks/networks.py --data DIR --test DIR --out DIR.
 
 Every variant is trained on the same data from nothing, for the same processor time (its number of steps is set by the
-time that ten of them take), with each seed; --variants names some of `VARIANTS`. Printed per variant, as mean and
+time that one of them takes), with each seed; --variants names some of `VARIANTS`. Printed per variant, as mean and
 scatter over seeds: AUROC and recall at FPR 1% on the test systems of --test (simulations of an unseen seed), and on the
 real images of --real NAME=DIR=TRUTH.csv (columns id and label, 1 lens, 0 not; rows without label are left out). A
 training that was stopped goes on when the same command is run again; OUT/networks.csv holds one line a run.
@@ -10,7 +10,6 @@ training that was stopped goes on when the same command is run again; OUT/networ
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from dataclasses import replace
@@ -31,7 +30,7 @@ from stages.classifier.predict import load
 from stages.classifier.train import train
 from stages.ingest import IngestOptions, Survey
 from stages.scaling import N_CHANNELS, N_CONDITIONS
-from stages.training import Schedule
+from stages.training import Schedule, log_row
 
 _BASE = ClassifierConfig(members=1, min_arc_snr=30.0, workers=1)
 _ALL = Augmentation()
@@ -73,12 +72,7 @@ def main() -> int:
             if ((done["variant"] == name) & (done["seed"] == seed)).any():
                 continue
             row = trained(name, seed, options, real)
-            new = not table.is_file()
-            with table.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+            log_row(table, row)
             print(row, flush=True)
     show(pd.read_csv(table))
     return 0

@@ -86,7 +86,7 @@ def fit(
             if (step + 1) % schedule.check_steps == 0 or step + 1 == schedule.steps:
                 figures = validate(average, step + 1)
                 bar.set_postfix({k: f"{v:.3f}" for k, v in figures.items()})
-                _log(out / f"{name}.csv", {"step": step + 1, "seconds": round(time.perf_counter() - begun, 1),
+                log_row(out / f"{name}.csv", {"step": step + 1, "seconds": round(time.perf_counter() - begun, 1),
                                            "loss": round(running, 5)} | figures)  # fmt: skip
                 best = _better(best, next(iter(figures.values()), math.nan), average)
                 state = {"net": net.state_dict(), "average": average.state_dict(), "step": step + 1, "best": best}
@@ -138,7 +138,8 @@ def _average(average: nn.Module, net: nn.Module, decay: float) -> None:
                 mean.copy_(value)
 
 
-def _log(path: Path, row: dict[str, Any]) -> None:
+def log_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a line to a CSV, with a header where it is new."""
     new = not path.is_file()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
