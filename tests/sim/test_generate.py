@@ -101,7 +101,7 @@ def test_a_killed_worker_is_reported_and_leaves_a_set_that_can_be_resumed(tmp_pa
     run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     children = wait_for_workers(run.pid)
     os.kill(children[-1], signal.SIGKILL)
-    assert run.communicate(timeout=60)[1].count("--resume") == 1
+    assert run.communicate(timeout=300)[1].count("--resume") == 1
     assert run.returncode == 2
     assert json.loads((out / "manifest.json").read_text())["status"] == "unfinished"
 
@@ -113,14 +113,14 @@ def test_ctrl_c_stops_with_a_message_and_leaves_a_set_that_can_be_resumed(tmp_pa
     run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     wait_for_workers(run.pid)
     run.send_signal(signal.SIGINT)
-    assert "--resume goes on from here" in run.communicate(timeout=120)[1]
+    assert "--resume goes on from here" in run.communicate(timeout=300)[1]
     assert run.returncode == 130
     assert json.loads((out / "manifest.json").read_text())["status"] == "unfinished"
 
 
 def wait_for_workers(pid):
     """Process ids of the drawing processes, once both are there."""
-    for _ in range(600):
+    for _ in range(2400):
         children = psutil.Process(pid).children()
         workers = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
         if len(workers) == 2:
