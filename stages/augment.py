@@ -6,8 +6,10 @@ meaning: an invalid pixel is 0 unless another slot has it, an absent slot is the
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA
-from stages.training import dihedral
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
+import albumentations as A
 
 
 @dataclass(frozen=True)
@@ -38,30 +42,33 @@ def augment(
     pixels: Tensor, conditions: Tensor, how: Augmentation, rng: np.random.Generator, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A batch altered; `mask` (N, S, S) moves with the pixels. Returns pixels, conditions and mask."""
-    size = pixels.shape[-1]
-    extra = torch.zeros(len(pixels), 1, size, size) if mask is None else mask[:, None]
-    x = dihedral(torch.cat([pixels, extra], 1), int(rng.integers(8)))
-    shift = tuple(int(v) for v in rng.integers(-how.shift_pix, how.shift_pix + 1, 2))
-    x = torch.roll(x, shift, (2, 3))
-    if rng.random() < how.turn_chance:
-        x = turn(x, how.zoom_sigma, rng)
-    flux, valid, extra = x[:, :N_SLOTS], x[:, N_SLOTS : 2 * N_SLOTS], x[:, -1]
+    flux, valid = pixels[:, :N_SLOTS], pixels[:, N_SLOTS:]
+    extra = torch.zeros_like(valid[:, :1]) if mask is None else mask[:, None].to(valid.dtype)
+    flux, marks = moved(flux, torch.cat([valid, extra], 1), how, rng)
+    valid, extra = marks[:, :N_SLOTS], marks[:, N_SLOTS]
     flux = photometric(flux, how, rng)
     valid = patches(valid, how.patch_chance, rng)
     valid, conditions = drop(valid, conditions, how, rng)
     return torch.cat([refill(flux, valid), valid], 1), conditions, extra
 
 
-def turn(x: Tensor, zoom_sigma: float, rng: np.random.Generator) -> Tensor:
-    """Rotate by any angle and zoom a little; what comes from outside is invalid."""
-    angle = rng.uniform(0, 2 * np.pi, len(x))
-    zoom = np.exp(zoom_sigma * rng.normal(size=len(x)))
-    matrix = np.zeros((len(x), 2, 3), np.float32)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle) * zoom
-    matrix[:, 0, 1], matrix[:, 1, 0] = -np.sin(angle) * zoom, np.sin(angle) * zoom
-    grid = F.affine_grid(torch.from_numpy(matrix), list(x.shape), align_corners=False)
-    y = F.grid_sample(x, grid, align_corners=False, padding_mode="zeros")
-    return torch.cat([y[:, :N_SLOTS], (y[:, N_SLOTS:-1] > 0.5).float(), y[:, -1:]], 1)
+def moved(flux: Tensor, marks: Tensor, how: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Turn, reflect, shift and, some, rotate by any angle and zoom each cutout; what comes from outside is 0.
+
+    Fluxes (N, C, S, S) are interpolated, marks (N, D, S, S) such as validity are taken from the nearest pixel.
+    """
+    low, high = np.exp(np.array([-2, 2]) * how.zoom_sigma)
+    steps = A.Compose(
+        [
+            A.D4(p=1.0),
+            A.Affine(translate_px=(-how.shift_pix, how.shift_pix), interpolation=cv2.INTER_NEAREST, p=1.0),
+            A.Affine(rotate=(-180, 180), scale=(float(low), float(high)), keep_ratio=True, p=how.turn_chance),
+        ],
+        seed=int(rng.integers(2**31)),
+    )
+    images, masks = (t.permute(0, 2, 3, 1).contiguous().numpy() for t in (flux, marks))
+    out = [steps(image=image, mask=mask) for image, mask in zip(images, masks, strict=True)]
+    return _planes([o["image"] for o in out]), _planes([o["mask"] for o in out])
 
 
 def photometric(flux: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
@@ -99,16 +106,26 @@ def blurred(planes: Tensor, sigma_pix: npt.NDArray[np.float64]) -> Tensor:
 
 
 def patches(valid: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
-    """Mask a random rectangle and scattered pixels of all slots in some cutouts."""
-    valid = valid.clone()
-    size = valid.shape[-1]
-    for k in np.flatnonzero(rng.random(len(valid)) < chance):
-        y, x = rng.integers(0, size, 2)
-        height, width = rng.integers(1, size // 4, 2)
-        valid[k, :, y : y + height, x : x + width] = 0
-        scattered = torch.from_numpy(rng.random((size, size)) < rng.uniform(0, 0.08))
-        valid[k, :, scattered] = 0
-    return valid
+    """Mask a random rectangle and scattered pixels of all slots in some cutouts (N, C, S, S)."""
+    side = (1, valid.shape[-1] // 4)
+    steps = A.Compose(
+        [
+            A.CoarseDropout((1, 1), side, side, fill=0, p=1.0),
+            A.PixelDropout(0.04, per_channel=False, drop_value=0, p=1.0),
+        ],
+        seed=int(rng.integers(2**31)),
+    )
+    chosen = np.flatnonzero(rng.random(len(valid)) < chance)
+    if not len(chosen):
+        return valid
+    out = valid.clone()
+    out[chosen] = _planes([steps(image=v)["image"] for v in valid[chosen].permute(0, 2, 3, 1).contiguous().numpy()])
+    return out
+
+
+def _planes(images: list[npt.NDArray[np.float32]]) -> Tensor:
+    """Images (S, S, C) as a batch (N, C, S, S)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def drop(valid: Tensor, conditions: Tensor, how: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

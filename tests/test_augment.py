@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stages.augment import Augmentation, augment, blurred, drop, photometric, refill, turn
+from stages.augment import Augmentation, augment, blurred, drop, moved, patches, photometric, refill
 from stages.scaling import N_SLOTS, Frame, network_inputs
 from tests.test_scaling import cutout
 
@@ -67,15 +67,28 @@ def test_the_same_seed_gives_the_same_batch_and_leaves_the_input_alone() -> None
 
 
 def test_a_turn_keeps_a_source_at_its_distance_from_the_centre() -> None:
-    """A spot 8 pixels from the centre of a grid is 8 pixels from it whatever the angle; its validity moves along."""
+    """A spot 8 pixels from the centre of a grid is 8 pixels from it whatever the angle; its marks move along."""
     y, x = np.mgrid[0:33, 0:33]
     spot = torch.from_numpy(np.exp(-0.5 * ((x - 24) ** 2 + (y - 16) ** 2) / 2).astype(np.float32))
-    planes = torch.cat([spot.expand(5, N_SLOTS, 33, 33), torch.ones(5, N_SLOTS, 33, 33), torch.zeros(5, 1, 33, 33)], 1)
-    turned = turn(planes, 0.0, np.random.default_rng(0))
+    flux, marks = spot.expand(5, N_SLOTS, 33, 33), torch.ones(5, N_SLOTS + 1, 33, 33)
+    how = Augmentation(shift_pix=0, turn_chance=1.0, zoom_sigma=0.0)
+    turned, inside = moved(flux, marks, how, np.random.default_rng(0))
+    angles = []
     for plane in turned[:, 0].numpy():
-        centroid = np.array([(x * plane).sum(), (y * plane).sum()]) / plane.sum()
-        assert np.hypot(*(centroid - 16)) == pytest.approx(8, abs=0.1)
-    assert set(turned[:, N_SLOTS : 2 * N_SLOTS].unique().tolist()) == {0.0, 1.0}
+        dx, dy = (x * plane).sum() / plane.sum() - 16, (y * plane).sum() / plane.sum() - 16
+        assert np.hypot(dx, dy) == pytest.approx(8, abs=0.15)
+        angles.append(np.arctan2(dy, dx))
+    assert np.ptp(angles) > 0.5  # each cutout has an angle of its own
+    assert set(inside.unique().tolist()) == {0.0, 1.0}
+
+
+def test_patches_mask_some_pixels_of_all_slots_in_the_share_asked_for() -> None:
+    valid = torch.ones(400, N_SLOTS, 32, 32)
+    out = patches(valid, 0.25, np.random.default_rng(0))
+    masked = out.mean((1, 2, 3)) < 1
+    assert 0.18 < masked.float().mean() < 0.32
+    assert (out.amax(1) == out.amin(1)).all()
+    assert (valid == 1).all()
 
 
 def test_refill_is_what_scaling_does() -> None:

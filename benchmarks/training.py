@@ -1,10 +1,14 @@
-"""Which network, loss and augmentations serve stage 1: python benchmarks/networks.py --data DIR --test DIR --out DIR.
+"""What serves stage 1 best: python benchmarks/training.py --data DIR --test DIR --out DIR.
 
-Every variant is trained on the same data from nothing, for the same processor time (its number of steps is set by the
-time that one of them takes), with each seed; --variants names some of `VARIANTS`. Printed per variant, as mean and
-scatter over seeds: AUROC and recall at FPR 1% on the test systems of --test (simulations of an unseen seed), and on the
-real images of --real NAME=DIR=TRUTH.csv (columns id and label, 1 lens, 0 not; rows without label are left out). A
-training that was stopped goes on when the same command is run again; OUT/networks.csv holds one line a run.
+Networks, losses and augmentations are compared: every variant is trained on the same data from nothing, for the same
+processor time (its number of steps is set by the time that one of them takes), with each seed; --variants names some of
+`VARIANTS`. To compare data instead, run again with other --data and --name, and the same --out. Printed per variant, as
+mean and scatter over seeds: AUROC and recall at FPR 1% on the test systems of --test (simulations of an unseen seed;
+lenses as visible as those trained on), on --held-out (data sets of other sky, all systems), and on the real images of
+--real NAME=DIR=TRUTH.csv (columns id and label, 1 lens, 0 not; rows without label are left out). With --renormalise
+DATA each network is also scored after its batch normalisation has seen nothing but the non-lenses of those data sets
+(Li et al. 2016). A training that was stopped goes on when the same command is run again; OUT/training.csv holds one
+line a run.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,17 +27,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages import metrics
+from stages import weights as weight_files
 from stages.augment import Augmentation
+from stages.cache import Cached, batches, cached
 from stages.classifier.evaluate import scored
+from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import NETWORKS, build
 from stages.classifier.predict import load
-from stages.classifier.train import train
+from stages.classifier.train import train, usable
 from stages.ingest import IngestOptions, Survey
+from stages.records import Cutout, FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS
 from stages.training import Schedule, log_row
 
-_BASE = ClassifierConfig(members=1, min_arc_snr=30.0, workers=1)
+_BASE = ClassifierConfig(members=1, min_arc_snr=60.0, min_arc_contrast=0.3, hard_share=0.25, workers=1)
 _ALL = Augmentation()
 VARIANTS: dict[str, ClassifierConfig] = {
     **{name: replace(_BASE, network=name) for name in NETWORKS},
@@ -48,8 +57,10 @@ VARIANTS: dict[str, ClassifierConfig] = {
     "compact, no band drop": replace(_BASE, augmentation=replace(_ALL, grey_chance=0.0, drop_chance=0.0)),
     "compact, no mask patches": replace(_BASE, augmentation=replace(_ALL, patch_chance=0.0)),
 }
+Real = dict[str, tuple[list[Cutout], FloatArray]]
 _BATCH = 128
 _RATE_BATCH = 256
+_RENORMALISE = 2048  # cutouts whose statistics are taken
 
 
 def main() -> int:
@@ -58,6 +69,11 @@ def main() -> int:
     parser.add_argument("--test", type=Path, required=True, help="data sets of another seed")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", nargs="*", default=[], metavar="NAME=DIR=TRUTH.csv")
+    parser.add_argument("--held-out", type=Path, help="labelled data sets of sky that nothing in --data shows")
+    parser.add_argument(
+        "--renormalise", type=Path, metavar="DATA", help="data sets whose non-lenses are unlabelled sky"
+    )
+    parser.add_argument("--name", help="what to call the one variant, where the data differ")
     parser.add_argument("--variants", nargs="+", default=list(NETWORKS), choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=3.0, help="processor time of each training")
@@ -65,20 +81,20 @@ def main() -> int:
     torch.set_num_threads(1)
     named = (entry.split("=") for entry in options.real)
     real = {name: labelled(Path(folder), Path(truth)) for name, folder, truth in named}
-    table = options.out / "networks.csv"
+    table = options.out / "training.csv"
     done = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=["variant", "seed"])
     for seed in options.seeds:  # every variant once before the next seed
         for name in options.variants:
-            if ((done["variant"] == name) & (done["seed"] == seed)).any():
+            if ((done["variant"] == (options.name or name)) & (done["seed"] == seed)).any():
                 continue
-            row = trained(name, seed, options, real)
-            log_row(table, row)
-            print(row, flush=True)
+            for row in trained(name, seed, options, real):
+                log_row(table, row)
+                print(row, flush=True)
     show(pd.read_csv(table))
     return 0
 
 
-def labelled(folder: Path, truth: Path) -> tuple[list, np.ndarray]:
+def labelled(folder: Path, truth: Path) -> tuple[list[Cutout], FloatArray]:
     """Cutouts of a folder that a truth table labels 0 or 1, and their labels."""
     rows = pd.read_csv(truth)
     label = rows.dropna(subset=["label"]).astype({"id": str}).drop_duplicates("id").set_index("id")["label"]
@@ -88,9 +104,9 @@ def labelled(folder: Path, truth: Path) -> tuple[list, np.ndarray]:
     return cutouts, label.loc[[c.id for c in cutouts]].to_numpy(float)
 
 
-def trained(name: str, seed: int, options: argparse.Namespace, real: dict) -> dict[str, object]:
-    """Train one variant with one seed; a line of the table."""
-    config = VARIANTS[name]
+def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) -> Iterator[dict[str, object]]:
+    """Train one variant with one seed; its line of the table, and one after renormalisation where that is asked for."""
+    config, name = VARIANTS[variant], options.name or variant
     seconds, rate = speed(config.network)
     steps = max(50, round(60 * options.minutes / seconds))
     schedule = Schedule(steps, _BATCH, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8))
@@ -102,15 +118,47 @@ def trained(name: str, seed: int, options: argparse.Namespace, real: dict) -> di
     weights = run / "classifier.safetensors"
     if not weights.is_file():
         train(replace(config, seed=seed, schedule=schedule), options.data, run)
-    rows = scored(weights, options.test)
-    figures = shown("test", *(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
+    made = {"variant": name, "seed": seed, "steps": steps, "cutouts_per_s": round(rate)}
+    yield made | figures(weights, config, options, real)
+    if options.renormalise:
+        sky = cached(options.renormalise, FRAME, options.out / "cache", 1)
+        yield made | {"variant": f"{name}, renormalised"} | figures(renormalised(weights, sky), config, options, real)
+
+
+def figures(weights: Path, config: ClassifierConfig, options: argparse.Namespace, real: Real) -> dict[str, float]:
+    """Number of parameters, AUROC and recall of weights on every set that is asked for."""
     predictor = load(weights)
+    out: dict[str, float] = {"parameters": sum(p.numel() for p in predictor.members[0].parameters())}
+    rows = scored(weights, options.test)
+    seen = (rows["arc_snr"] >= config.min_arc_snr) & (rows["arc_contrast"] >= config.min_arc_contrast)
+    rows = rows[(rows["kind"] != "lens_galaxy") | seen]
+    out |= shown("test", *(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
+    if options.held_out:
+        data = cached(options.held_out, FRAME, options.out / "cache", 1)
+        lenses, others = usable(data, config, None)
+        out |= shown("held_out", *(logits_of(predictor.members[0], data, k) for k in (lenses, others)))
     for survey, (cutouts, label) in real.items():
         p = predictor.predict(cutouts).p_lens
-        figures |= shown(survey, p[label == 1], p[label == 0])
-    parameters = sum(p.numel() for p in predictor.members[0].parameters())
-    made = {"variant": name, "seed": seed, "steps": steps, "parameters": parameters, "cutouts_per_s": round(rate)}
-    return made | figures
+        out |= shown(survey, p[label == 1], p[label == 0])
+    return out
+
+
+def renormalised(weights: Path, sky: Cached) -> Path:
+    """Weights whose batch normalisation has the statistics of the non-lenses of some data (Li et al. 2016)."""
+    state, card = weight_files.load(weights)
+    net = load(weights).members[0]
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean over batches
+            layer.train()
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(sky.truth["label"] == 0))[:_RENORMALISE]
+    with torch.no_grad():
+        for part in batches(np.sort(rows), _BATCH):
+            net(torch.from_numpy(np.asarray(sky.pixels[part], np.float32)), torch.from_numpy(sky.conditions[part]))
+    path = weights.with_name("renormalised.safetensors")
+    weight_files.save(path, state | {f"member0.{key}": value for key, value in net.state_dict().items()}, card)
+    return path
 
 
 def shown(name: str, lens: np.ndarray, other: np.ndarray) -> dict[str, float]:
@@ -150,8 +198,8 @@ def show(table: pd.DataFrame) -> None:
     for name, row in mean.iterrows():
         million = row["parameters"] / 1e6
         print(f"\n{name}: {row['steps']:.0f} steps, {million:.2f} M parameters, {row['cutouts_per_s']:.0f}/s")
-        for column in row.index[3:]:
-            print(f"    {column:28s} {row[column]:.3f} +- {scatter.loc[name, column]:.3f}")
+        for column in row.index.drop(["steps", "parameters", "cutouts_per_s"]):
+            print(f"    {column:28s} {row[column]:.3f} +- {scatter.loc[str(name), column]:.3f}")
 
 
 if __name__ == "__main__":
