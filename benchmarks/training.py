@@ -41,13 +41,13 @@ from stages.records import Cutout, FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS
 from stages.training import Schedule, log_row
 
-_BASE = ClassifierConfig(members=1, min_arc_snr=60.0, min_arc_contrast=0.3, hard_share=0.25, workers=1)
+_BASE = ClassifierConfig(members=1, min_arc_snr=60.0, min_arc_contrast=0.3, hard_share=0.0, workers=1)
 _ALL = Augmentation()
 VARIANTS: dict[str, ClassifierConfig] = {
     **{name: replace(_BASE, network=name) for name in NETWORKS},
     "compact, no label smoothing": replace(_BASE, label_smoothing=0.0),
     "compact, focal loss": replace(_BASE, label_smoothing=0.0, focal_gamma=2.0),
-    "compact, no hard mining": replace(_BASE, hard_share=0.0),
+    "compact, hard mining": replace(_BASE, hard_share=0.5),
     "compact, no centring": replace(_BASE, augmentation=replace(_ALL, shift_pix=0)),
     "compact, no turning and pixel scale": replace(_BASE, augmentation=replace(_ALL, turn_chance=0.0)),
     "compact, no zero points": replace(_BASE, augmentation=replace(_ALL, colour_sigma=0.0)),
@@ -59,6 +59,7 @@ VARIANTS: dict[str, ClassifierConfig] = {
 }
 Real = dict[str, tuple[list[Cutout], FloatArray]]
 _BATCH = 128
+_LEARNING_RATE = 5e-3  # twice the default: these trainings are short
 _RATE_BATCH = 256
 _RENORMALISE = 2048  # cutouts whose statistics are taken
 
@@ -109,7 +110,7 @@ def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) ->
     config, name = VARIANTS[variant], options.name or variant
     seconds, rate = speed(config.network)
     steps = max(50, round(60 * options.minutes / seconds))
-    schedule = Schedule(steps, _BATCH, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8))
+    schedule = Schedule(steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8))
     run = options.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "cache").exists():
