@@ -68,12 +68,12 @@ def calibration_error(p_lens: FloatArray, label: FloatArray) -> float:
     return metrics.calibration_error(odds / (1 + odds), label)
 
 
-def scored(weights: Path, data_dir: Path, device: str = "cpu") -> pd.DataFrame:
-    """Truth of every test cutout with its `p_lens` and `survey`."""
+def scored(weights: Path, data_dir: Path, device: str = "cpu", part: str | None = "test") -> pd.DataFrame:
+    """Truth of every cutout of a part (None: of all) with its `p_lens` and `survey`."""
     predictor = load(weights, device)
     parts = []
     for shard in read_shards(data_dir):
-        keep = np.flatnonzero(parts_of(shard.truth) == "test")
+        keep = np.flatnonzero((parts_of(shard.truth) == part) | (part is None))
         p = predictor.predict([shard.cutouts[k] for k in keep]).p_lens
         truth = shard.truth.iloc[keep].reindex(columns=_COLUMNS)
         parts.append(truth.assign(p_lens=p, survey=shard.cutouts[0].survey))
