@@ -21,7 +21,7 @@ from stages.training import dihedral
 
 _MIN_VALID_SHARE = 0.3
 _CHUNK = 32  # what the processor's cache holds
-_SECOND_LOOK = 0.1  # above this probability at equal prior every view is looked at
+_SECOND_LOOK = 0.1  # above this probability at equal prior every member looks, at every turn
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
 

@@ -46,7 +46,7 @@ def test_other_networks_are_not_and_average_their_views() -> None:
     net = settled(build("compact", 12))
     logits = logits_of_views(net)
     assert (logits - logits[:1]).abs().max() > 1e-4
-    assert (net.n_views, build("invariant").n_views) == (N_DIHEDRAL, 1)
+    assert (net.n_views, build("invariant").n_views) == (4, 1)
 
 
 @pytest.mark.parametrize("k", range(N_DIHEDRAL))
