@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stages.curves import draw
+
 Net = TypeVar("Net", bound=nn.Module)
 N_DIHEDRAL = 8  # rotations by quarters of a turn, with and without a reflection
 
@@ -52,7 +54,7 @@ def fit(
 
     `loss_of` draws a step's batch and returns its loss; `validate` returns figures of the averaged network after so
     many steps, first the one that early stopping watches (larger is better). A run that was stopped goes on from its
-    last checkpoint `out/NAME.checkpoint`; the curves are in `out/NAME.csv`.
+    last checkpoint `out/NAME.checkpoint`; the curves are in `out/NAME.csv` and `out/NAME.png`.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(net).eval()
@@ -88,6 +90,7 @@ def fit(
                 bar.set_postfix({k: f"{v:.3f}" for k, v in figures.items()})
                 log_row(out / f"{name}.csv", {"step": step + 1, "seconds": round(time.perf_counter() - begun, 1),
                                            "loss": round(running, 5)} | figures)  # fmt: skip
+                draw(out / f"{name}.csv")
                 best = _better(best, next(iter(figures.values()), math.nan), average)
                 state = {"net": net.state_dict(), "average": average.state_dict(), "step": step + 1, "best": best}
                 torch.save(state | {"optimiser": optimiser.state_dict()}, checkpoint.with_suffix(".tmp"))

@@ -99,6 +99,7 @@ def test_curves_are_written_at_every_check(tmp_path: Path) -> None:
     rows = (tmp_path / "toy.csv").read_text().splitlines()
     assert rows[0] == "step,seconds,loss,weight"
     assert [row.split(",")[0] for row in rows[1:]] == ["5", "10", "15", "20"]
+    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_patience_keeps_the_best_and_stops(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from torch import Tensor, nn
 
 from stages.cache import Cached
-from stages.classifier.mining import Negatives
+from stages.classifier.mining import Negatives, contact_sheet
 from stages.classifier.model import ClassifierConfig
 from stages.training import Schedule
 
@@ -69,3 +70,14 @@ def test_without_non_lenses_nothing_breaks(tmp_path: Path) -> None:
     others = Negatives(pool(4, "spiral"), np.arange(1), CONFIG, tmp_path / "n")
     assert others.mine(Brightness(), 10) == {"mistaken": 0.0}
     assert others.draw(np.random.default_rng(1), 8, 12).tolist() == [0] * 8
+
+
+def test_a_contact_sheet_shows_the_objects_in_order_with_the_first_slot_in_blue_and_y_upwards(tmp_path: Path) -> None:
+    pixels = np.zeros((9, 6, 4, 4), np.float16)
+    pixels[1, 0, 3, 0] = 100.0  # the second object: bright at the left of its top row, in the bluest slot
+    pixels[8, 2] = 100.0  # the ninth begins the second row, in the reddest
+    contact_sheet(pixels, tmp_path / "sheet.png")
+    shown = np.asarray(Image.open(tmp_path / "sheet.png").resize((32, 8), Image.Resampling.BOX)).astype(int)
+    assert shown[0, 4].argmax() == 2
+    assert (shown[4:, :4].argmax(axis=-1) == 0).all()
+    assert shown[:4, 8:].max() == 0
