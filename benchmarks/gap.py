@@ -4,8 +4,7 @@ Both are asked at one threshold on `p_lens`: what a share --fpr of the run's rea
 label, 1 lens, 0 not; --kind keeps one kind of non-lenses). Printed are the recalls of real lenses and of simulated
 lensed galaxies above it, all and those with arcs as visible as the weights were trained on, and the difference; with
 95% intervals by bootstrap of real lenses, real non-lenses and simulations. --weights are those of the runs (several:
-each run had its own); --data must be data sets of the same survey that they never saw, such as another seed. Every
-cutout of --data is scored.
+each run had its own); --data are data sets of the same survey that they never saw, such as another seed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     others = truth[(truth["label"] == 0) & ((truth["kind"] == options.kind) if options.kind else True)]
     real, other = (np.nan_to_num(p.reindex(ids).to_numpy(float), nan=-1.0) for ids in (
         truth.loc[truth["label"] == 1, "id"], others["id"]))  # fmt: skip
-    seen = pd.concat([scored(path, options.data, part=None) for path in options.weights])
+    seen = pd.concat([scored(path, options.data) for path in options.weights])
     seen = seen[seen["kind"] == "lens_galaxy"]
     limits = load_card(options.weights[0]).config
     visible = (seen["arc_snr"] >= limits["min_arc_snr"]) & (seen["arc_contrast"] >= limits["min_arc_contrast"])

@@ -83,16 +83,21 @@ def main() -> int:
     named = (entry.split("=") for entry in options.real)
     real = {name: labelled(Path(folder), Path(truth)) for name, folder, truth in named}
     table = options.out / "training.csv"
-    done = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=["variant", "seed"])
     for seed in options.seeds:  # every variant once before the next seed
         for name in options.variants:
-            if ((done["variant"] == (options.name or name)) & (done["seed"] == seed)).any():
+            if is_done(table, options.name or name, seed):
                 continue
             for row in trained(name, seed, options, real):
                 log_row(table, row)
                 print(row, flush=True)
     show(pd.read_csv(table))
     return 0
+
+
+def is_done(table: Path, name: str, seed: int) -> bool:
+    """Whether a run has its line; several processes, each with its own order of seeds, can fill one table."""
+    done = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=["variant", "seed"])
+    return bool(((done["variant"] == name) & (done["seed"] == seed)).any())
 
 
 def labelled(folder: Path, truth: Path) -> tuple[list[Cutout], FloatArray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,21 @@ def read_shards(folder: Path) -> Iterator[Shard]:
     for path in data_sets(folder):
         for entry in read_manifest(path)["shards"]:
             yield read_shard(path, entry["name"])
+
+
+def shards_to_test(folder: Path, learned: Mapping[str, Any]) -> Iterator[tuple[Shard, npt.NDArray[np.intp]]]:
+    """Each shard with the rows that weights can be tested on.
+
+    These are the test systems of data sets that they learned from (`learned`, a card's `data`; same survey and seed)
+    and all of other data sets.
+    """
+    known = {(entry["survey"], entry["seed"]) for entry in learned.values()}
+    for path in data_sets(folder):
+        manifest = read_manifest(path)
+        seen = (manifest["survey"], manifest["seed"]) in known
+        for entry in manifest["shards"]:
+            shard = read_shard(path, entry["name"])
+            yield shard, np.flatnonzero((parts_of(shard.truth) == "test") | (not seen))
 
 
 def read_shard(folder: Path, name: str) -> Shard:

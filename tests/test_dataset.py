@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stages.cache import cached
-from stages.dataset import DatasetError, fingerprint, read_shard, read_shards, split_of, write_shard
+from stages.dataset import DatasetError, fingerprint, read_shard, read_shards, shards_to_test, split_of, write_shard
 from stages.scaling import Frame, network_inputs
 
 
@@ -49,6 +49,16 @@ def test_what_is_written_is_read(data_dir: Path, tmp_path: Path) -> None:
     before = (tmp_path / f"{name}.npz").read_bytes()
     write_shard(tmp_path, 3, shard)
     assert (tmp_path / f"{name}.npz").read_bytes() == before
+
+
+def test_all_of_a_data_set_is_tested_on_unless_the_weights_learned_from_it(data_dir: Path) -> None:
+    learned = fingerprint(data_dir)
+    tested = {shard.cutouts[0].survey: (shard, rows) for shard, rows in shards_to_test(data_dir, {"a": learned["des"]})}
+    shard, rows = tested["des"]
+    assert 0 < len(rows) < len(shard.cutouts) / 2
+    assert set(split_of(shard.truth["system"].iloc[rows].tolist())) == {"test"}
+    shard, rows = tested["euclid_vis"]
+    np.testing.assert_array_equal(rows, np.arange(len(shard.cutouts)))
 
 
 def test_an_unfinished_data_set_is_not_read(data_dir: Path, tmp_path: Path) -> None:

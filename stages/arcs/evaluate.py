@@ -1,4 +1,4 @@
-"""Figures of stage 3 on the test systems of labelled data sets."""
+"""Figures of stage 3 on labelled data sets: on test systems, or on all of a data set that it never learned from."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from stages import weights as weight_files
 from stages.arcs.model import FRAME, ArcsConfig
 from stages.arcs.predict import load
 from stages.cache import transform
-from stages.dataset import read_shards, split_of
+from stages.dataset import shards_to_test
 from stages.records import FloatArray
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """Arc pixels, coverage, Einstein radius (by survey too) and score on the test systems, with 95% intervals."""
+    """Arc pixels, coverage, Einstein radius (by survey too) and score with 95% intervals."""
     predictor = load(weights, device)
     config = configuration.from_mapping(ArcsConfig, weight_files.load_card(weights).config, str(weights))
     pixels, coverage, radius, survey = [], [], [], []
     lens_score: list[float] = []
     other_score: list[float] = []
-    for shard in read_shards(data_dir):
-        rows = np.flatnonzero(split_of(shard.truth["system"].tolist()) == "test")
+    for shard, rows in shards_to_test(data_dir, weight_files.load_card(weights).data):
         truth = shard.truth.iloc[rows]
         cutouts = [shard.cutouts[k] for k in rows]
         centres = truth[["deflector_x_pix", "deflector_y_pix"]].to_numpy(float)

@@ -1,4 +1,4 @@
-"""Figures of stage 1 on the test systems of labelled data sets."""
+"""Figures of stage 1 on labelled data sets: on test systems, or on all of a data set that it never learned from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from stages import metrics
 from stages.classifier.predict import load
-from stages.dataset import parts_of, read_shards
+from stages.dataset import shards_to_test
 from stages.records import FloatArray
 from stages.weights import load_card
 
@@ -28,7 +28,7 @@ _N_BOOTSTRAP = 300
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """AUROC, recalls and calibration error with 95% intervals, by survey, by kind and by stratum; test systems only.
+    """AUROC, recalls and calibration error with 95% intervals, by survey, by kind and by stratum.
 
     calibration_error : at the sample's own share of lenses; _visible : without lenses whose arcs are fainter than the
     network was trained and calibrated on. share_above_0.5_KIND : of each kind; recall_STRATUM_LOW_HIGH : of lensed
@@ -68,12 +68,11 @@ def calibration_error(p_lens: FloatArray, label: FloatArray) -> float:
     return metrics.calibration_error(odds / (1 + odds), label)
 
 
-def scored(weights: Path, data_dir: Path, device: str = "cpu", part: str | None = "test") -> pd.DataFrame:
-    """Truth of every cutout of a part (None: of all) with its `p_lens` and `survey`."""
+def scored(weights: Path, data_dir: Path, device: str = "cpu") -> pd.DataFrame:
+    """Truth of every cutout that the weights can be tested on with its `p_lens` and `survey`."""
     predictor = load(weights, device)
     parts = []
-    for shard in read_shards(data_dir):
-        keep = np.flatnonzero((parts_of(shard.truth) == part) | (part is None))
+    for shard, keep in shards_to_test(data_dir, load_card(weights).data):
         p = predictor.predict([shard.cutouts[k] for k in keep]).p_lens
         truth = shard.truth.iloc[keep].reindex(columns=_COLUMNS)
         parts.append(truth.assign(p_lens=p, survey=shard.cutouts[0].survey))
