@@ -3,6 +3,7 @@
 Every network sees the same scaled pixels (6 x 64 x 64) of simulated cutouts in one process, turn by turn; torchvision's
 come with a first layer for six planes and untrained weights, which are as fast as trained ones. "whole" is what
 `Predictor.predict` does with cutouts in memory: scaling, one look at everything, more looks at what may be a lens.
+"From FITS files" is the same while two other processes read the files, their start not counted.
 Prints the median rate of the turns, the number of parameters and the peak memory of the process.
 """
 
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +25,17 @@ from torchvision import models
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from sim.export import write_cutout
 from sim.generate import main as generate
 from stages.classifier.model import FRAME
-from stages.classifier.predict import load
+from stages.classifier.predict import Predictor, load
 from stages.config import WEIGHTS_DIR
 from stages.dataset import read_shards
+from stages.ingest import IngestOptions, Survey
 from stages.scaling import N_CHANNELS, network_inputs
 
 _LENS_EVERY = 100
+_FILES = 24  # batches of files
 
 
 def main() -> int:
@@ -40,7 +45,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    cutouts = survey(options.batch)
+    cutouts = simulated(options.batch)
     predictor = load(WEIGHTS_DIR / "classifier.safetensors")
     seen = network_inputs(cutouts, FRAME)
     pixels = torch.from_numpy(seen.pixels).contiguous(memory_format=torch.channels_last)
@@ -55,6 +60,11 @@ def main() -> int:
     for name, net in peers().items():
         chances[f"torchvision {name}, network alone"] = lambda net=net: looked(net, pixels)
         size[f"torchvision {name}, network alone"] = parameters(net)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder)
+        for k in range(_FILES * options.batch):
+            write_cutout(files / f"object-{k:06d}.fits", replace(cutouts[k % len(cutouts)], id=f"object-{k:06d}"))
+        reading = from_files(predictor, Survey(files, IngestOptions(batch_size=options.batch, workers=2)))
     seconds: dict[str, list[float]] = {name: [] for name in chances}
     for turn in range(options.batches + 1):
         for name, run in chances.items():
@@ -65,11 +75,12 @@ def main() -> int:
     for name, times in seconds.items():
         million = f"{size[name] / 1e6:.2f} M parameters" if name in size else ""
         print(f"{name:45s} {options.batch / np.median(times):8.0f} cutouts/s  {million}")
+    print(f"{'whole, from FITS files':45s} {reading:8.0f} cutouts/s")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     return 0
 
 
-def survey(n: int) -> list:
+def simulated(n: int) -> list:
     """So many simulated three-band cutouts, one lens in a hundred."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--survey", "des", "--n", str(n + 64), "--out", folder, "--seed", "3", "--workers", "1"]
@@ -79,6 +90,17 @@ def survey(n: int) -> list:
     lenses, others = ([c for c, label in rows if label == v] for v in (1, 0))
     few = lenses[: max(1, n // _LENS_EVERY)]
     return [*few, *(others * (n // len(others) + 1))][:n]
+
+
+def from_files(predictor: Predictor, survey: Survey) -> float:
+    """Cutouts per second read from files and classified, after the first batch."""
+    batches = survey.batches()
+    predictor.predict(next(batches).cutouts)
+    begun, n = time.perf_counter(), 0
+    for batch in batches:
+        predictor.predict(batch.cutouts)
+        n += len(batch.cutouts)
+    return n / (time.perf_counter() - begun)
 
 
 def peers() -> dict[str, nn.Module]:
