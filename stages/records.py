@@ -133,6 +133,15 @@ class Certificate:
     missing_names : M names for why each is not seen, such as "central_demagnified", "below_limit", "unexplained".
     theta_e_arcsec : Einstein radius of the fitted model; NaN where not fitted.
     sentence : the verdict as an astronomer would write it, with the assumptions.
+    hypothesis : what the detections most likely are, such as "four_images" or "chance_alignment"; "" where not judged.
+    log_bayes_factor : natural log of the evidence for all lens hypotheses over that for chance; NaN where not judged.
+    n_positive, n_negative : images of the model of positive (minima, maxima) and negative parity (saddles), N+ and N-.
+    image_magnification, image_arrival : (n,) of each detection, signed, and its number 1, 2, ... in order of arrival;
+        NaN for contaminants.
+    missing_magnification : (M,) signed.
+    missing_depth_mag : (M,) predicted magnitude less that of a 5 sigma point; NaN where no flux was measured.
+    missing_ellipse_pix : (M, 4) search ellipse: semi-axes and angle (degrees from x) of 68%, semi-major axis of 95%.
+    missing_snr : (M,) of the flux measured there; NaN where it was not looked for.
     """
 
     verdict: str = "not_run"
@@ -143,6 +152,16 @@ class Certificate:
     missing_names: tuple[str, ...] = ()
     theta_e_arcsec: float = float("nan")
     sentence: str = ""
+    hypothesis: str = ""
+    log_bayes_factor: float = float("nan")
+    n_positive: float = float("nan")
+    n_negative: float = float("nan")
+    image_magnification: FloatArray = field(default_factory=lambda: np.empty(0))
+    image_arrival: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_magnification: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_depth_mag: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_ellipse_pix: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
+    missing_snr: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         _need(self.verdict in VERDICTS, f"verdict {self.verdict!r}: expected one of {VERDICTS}")
