@@ -10,7 +10,7 @@ from stages.counter.lens_model import Array, compiled
 
 RADIUS_MEDIAN_ARCSEC, RADIUS_SCATTER = 1.2, 0.7  # log-normal distance of an unrelated point from the galaxy
 RING_JITTER = 0.15  # of points at about one distance: what chance looks like where a quartet was taken for a lens
-_SIGMAS = np.linspace(-2.0, 2.0, 7)  # of the centre's error, per axis
+_SIGMAS = np.linspace(-2.25, 2.25, 13)  # of the centre's error, per axis
 
 
 def log_chance(xy: Array, centre: Array, centre_err: float) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from stages.counter.least_squares import (
     CONSTRAINTS_ARCSEC,
     ELLIPTICITY_SIGMA,
+    HIGH_MAGNIFICATION,
     N_SHAPE,
     SHEAR_SIGMA,
     residuals,
@@ -49,13 +50,17 @@ def laplace(v: Array, xy: Array, errors: Array, prior: Array, core: float) -> tu
     covariance = np.linalg.inv(normal)[:N_SHAPE, :N_SHAPE]
     f = frame(np.array([v[0], v[1], v[2], v[3], v[4], 0.0, 0.0, core]))
     out = -0.5 * (base[:m] ** 2).sum() + 0.5 * size * log(2 * pi) - 0.5 * log_det
+    total = 0.0
     for i in range(n):
         out -= 2 * log(2 * pi) + 2 * log(errors[i]) + 2 * log(_TIGHT)
-        out += log(abs(determinant(f, v[N_SHAPE + 2 * i] - v[5], v[N_SHAPE + 2 * i + 1] - v[6])) + 1e-12)
+        det = abs(determinant(f, v[N_SHAPE + 2 * i] - v[5], v[N_SHAPE + 2 * i + 1] - v[6])) + 1e-12
+        out += log(det)
+        total += 1.0 / det
     out -= 3 * log(2 * pi) + 2 * (log(ELLIPTICITY_SIGMA) + log(SHEAR_SIGMA) + log(prior[2]))
     size_z = log(v[0] / THETA_E_MEDIAN_ARCSEC) / THETA_E_SCATTER
     out -= 0.5 * size_z**2 + 0.5 * log(2 * pi) + log(THETA_E_SCATTER) + log(v[0])
-    out -= log(pi) + 2 * log(v[0])  # a source anywhere within one Einstein radius of the axis
+    out -= log(pi) + 2 * log(v[0])  # a source anywhere within one Einstein radius of the axis, where mu is 4 on average
+    out += log(min(total, HIGH_MAGNIFICATION) / 4.0)  # counts as steep as flux^-2: the magnified are seen more often
     if hypot(v[7] - v[5], v[8] - v[6]) > 1.5 * v[0]:
         return -np.inf, covariance
     return out, covariance

@@ -68,9 +68,7 @@ class Scene:
         """Centre and its error: the deflector's, or what the detections suggest."""
         if np.isfinite(self.deflector).all():
             return self.deflector, self.deflector_error
-        origin = self.xy.mean(0)
-        guesses, error = unseen_centre(self.xy - origin)
-        return guesses[0] + origin, error
+        return unseen_centre(self.xy)
 
 
 @dataclass(frozen=True, eq=False)

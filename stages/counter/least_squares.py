@@ -12,7 +12,7 @@ ELLIPTICITY_SIGMA = 0.15
 SHEAR_SIGMA = 0.07
 N_SHAPE = 9  # theta_e, e1, e2, gamma1, gamma2, x, y of the deflector, x, y of the source
 CONSTRAINTS_ARCSEC = (5e-3, 3e-4, 2e-5)  # how well the fitted images must obey the lens equation, in turn
-_HIGH_MAGNIFICATION = 100.0  # total magnification beyond which P(> mu) falls as mu^-2 (a fold's cross-section)
+HIGH_MAGNIFICATION = 100.0  # total magnification beyond which P(> mu) falls as mu^-2 (a fold's cross-section)
 
 
 @compiled
@@ -80,7 +80,7 @@ def residuals(v: Array, xy: Array, errors: Array, prior: Array, core: float, tig
         out[6 + 2 * i] = dx / l00
         out[7 + 2 * i] = (dy - l10 * out[6 + 2 * i]) / sqrt(c11 - l10 * l10)
     if tight > 0.0:  # -2 ln P(> mu): circular lenses of boundless magnification would fit any ring of points
-        out[6 + 4 * len(xy)] = sqrt(2.0 * log(1.0 + (total / _HIGH_MAGNIFICATION) ** 2))
+        out[6 + 4 * len(xy)] = sqrt(2.0 * log(1.0 + (total / HIGH_MAGNIFICATION) ** 2))
     return True
 
 

@@ -19,6 +19,7 @@ from stages.counter.least_squares import fit_kernel
 from stages.counter.lens_model import Array, LensModel, compiled
 
 CORE_ARCSEC = 0.01
+_UNSEEN_SPREAD = 0.5  # in units of the images' rms distance from their centroid
 _UNSEEN_COST = 4.0  # chi2 that a solution may lack per unseen image when solutions compete
 
 
@@ -77,7 +78,7 @@ def solutions(
     positions_arcsec : (n, 2) image positions, n >= 2.
     errors_arcsec : (n,) error of each position per axis, substructure and the like included.
     deflector_xy_arcsec, deflector_err_arcsec : prior on the deflector's centre; a position of NaN means not seen:
-        a wide prior about the centre of the images' circle then takes its place.
+        a wide prior about the images' centroid then takes its place.
     """
     xy, errors = np.asarray(positions_arcsec, dtype=np.float64), np.asarray(errors_arcsec, dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) < 2 or errors.shape != (len(xy),):
@@ -85,8 +86,8 @@ def solutions(
     origin = xy.mean(0)
     centre, starts = np.asarray(deflector_xy_arcsec, dtype=np.float64) - origin, None
     if not np.isfinite(centre).all():
-        starts, deflector_err_arcsec = unseen_centre(xy - origin)
-        centre = starts[0]
+        starts = _centres(xy - origin)
+        centre, deflector_err_arcsec = unseen_centre(xy - origin)
     prior = np.array([centre[0], centre[1], deflector_err_arcsec])
     found, scores = fit_kernel(xy - origin, errors, prior, centre[None] if starts is None else starts, core_arcsec)
     return [
@@ -137,12 +138,13 @@ def _match(model_xy: Array, xy: Array, fitted_xy: Array) -> npt.NDArray[np.int64
 
 
 def unseen_centre(xy: Array) -> tuple[Array, float]:
-    """Guesses (k, 2) of an unseen deflector, the best first, and the error of that one."""
-    return _centres(xy), 0.3 * float(np.sqrt(((xy - xy.mean(0)) ** 2).sum(1).mean()))
+    """Prior on an unseen deflector: the images' centroid and an error per axis, from their spread."""
+    centroid = xy.mean(0)
+    return centroid, _UNSEEN_SPREAD * float(np.sqrt(((xy - centroid) ** 2).sum(1).mean()))
 
 
 def _centres(xy: Array) -> Array:
-    """Guesses of an unseen deflector, the best first: centre of the images' circle, then their centroid."""
+    """Where to look for an unseen deflector: centre of the images' circle, half-way, and their centroid."""
     if len(xy) < 3:
         return np.asarray(xy.mean(0, keepdims=True))
     design = np.column_stack([2 * xy, np.ones(len(xy))])

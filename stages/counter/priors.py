@@ -20,7 +20,7 @@ class TheoremConfig:
     lens_odds: float = 1.0
     contaminants: float = 0.1
     pair_unresolved: float = 0.1
-    detector_miss: float = 0.03
+    detector_miss: float = 0.05
     strong_odds: float = 10.0
 
     def __post_init__(self) -> None:

@@ -152,9 +152,11 @@ def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
     tested = snr.get(first, np.full(len(best.missing), np.nan))
     odds = factor + float(np.log(prior.lens_odds))
     n_images = len(best.scene.xy) + int((tested > CONFIRMED_SNR).sum())
-    if odds < -np.log(prior.strong_odds):
+    strong = float(np.log(prior.strong_odds))
+    against = strong if len(scene.xy) > 3 else 2 * strong  # two or three points hardly test a lens
+    if odds < -against:
         verdict = "inconsistent"
-    elif odds > np.log(prior.strong_odds) and len(best.scene.xy) > 2 and n_images > 3 and best.fit.p_value > P_MIN:
+    elif odds > strong and len(best.scene.xy) > 2 and n_images > 3 and best.fit.p_value > P_MIN:
         verdict = "supports"
     else:
         verdict = "possible"
