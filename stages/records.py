@@ -174,6 +174,7 @@ class ImageCount:
 
     xy_pix : (n, 2); flux : (n,) relative, NaN if not measured; confidence : (n,) in 0..1.
     deflector_xy_pix : (2,), NaN where none was found; deflector_confidence : 0..1 or NaN.
+    xy_err_pix, flux_err : (n,), the former per axis; NaN if not measured. Length 0: nothing was measured.
     """
 
     id: str
@@ -183,6 +184,8 @@ class ImageCount:
     deflector_xy_pix: FloatArray
     deflector_confidence: float
     certificate: Certificate
+    xy_err_pix: FloatArray = field(default_factory=lambda: np.empty(0))
+    flux_err: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         n = len(self.confidence)
@@ -247,6 +250,22 @@ class Candidate:
     deflector_y_pix: float = float("nan")
     missing_names: tuple[str, ...] = ()
     theorem_sentence: str = ""
+    theorem_hypothesis: str = ""
+    theorem_log_bayes_factor: float = float("nan")
+    n_positive: float = float("nan")
+    n_negative: float = float("nan")
+    image_err_pix: tuple[float, ...] = ()
+    image_flux: tuple[float, ...] = ()
+    image_flux_err: tuple[float, ...] = ()
+    image_magnification: tuple[float, ...] = ()
+    image_arrival: tuple[float, ...] = ()
+    missing_magnification: tuple[float, ...] = ()
+    missing_depth_mag: tuple[float, ...] = ()
+    missing_major_68_pix: tuple[float, ...] = ()
+    missing_minor_68_pix: tuple[float, ...] = ()
+    missing_major_95_pix: tuple[float, ...] = ()
+    missing_angle_deg: tuple[float, ...] = ()
+    missing_snr: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.status in ("ok", "degraded", "skipped"), f"status {self.status!r}: expected ok, degraded or skipped")

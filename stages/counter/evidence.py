@@ -20,7 +20,10 @@ from stages.counter.least_squares import (
 )
 from stages.counter.lens_model import Array, compiled, determinant, frame
 
-THETA_E_MEDIAN_ARCSEC, THETA_E_SCATTER = 1.0, 0.6  # log-normal; Einstein radii of galaxies (SLACS, SL2S, lensed quasars)
+THETA_E_MEDIAN_ARCSEC, THETA_E_SCATTER = (
+    1.0,
+    0.6,
+)  # log-normal; Einstein radii of galaxies (SLACS, SL2S, lensed quasars)
 _TIGHT = CONSTRAINTS_ARCSEC[-1]
 
 
@@ -31,7 +34,7 @@ def laplace(v: Array, xy: Array, errors: Array, prior: Array, core: float) -> tu
     v : solution of `fit_kernel`; xy, errors, prior, core as there. -inf where the solution lies at a bound.
     """
     n, size, m = len(xy), len(v), 6 + 4 * len(xy)
-    covariance = np.full((N_SHAPE, N_SHAPE), np.nan)
+    covariance: Array = np.full((N_SHAPE, N_SHAPE), np.nan)
     base, moved, jac, v = np.empty(m + 1), np.empty(m + 1), np.empty((size, m)), v.copy()
     if not residuals(v, xy, errors, prior, core, _TIGHT, base):
         return -np.inf, covariance
@@ -47,7 +50,7 @@ def laplace(v: Array, xy: Array, errors: Array, prior: Array, core: float) -> tu
     sign, log_det = np.linalg.slogdet(normal)
     if not sign > 0.0:
         return -np.inf, covariance
-    covariance = np.linalg.inv(normal)[:N_SHAPE, :N_SHAPE]
+    covariance[:] = np.linalg.inv(normal)[:N_SHAPE, :N_SHAPE]
     f = frame(np.array([v[0], v[1], v[2], v[3], v[4], 0.0, 0.0, core]))
     out = -0.5 * (base[:m] ** 2).sum() + 0.5 * size * log(2 * pi) - 0.5 * log_det
     total = 0.0

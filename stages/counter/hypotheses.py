@@ -16,6 +16,7 @@ from stages.counter.images import KINDS
 from stages.counter.lens_fit import Fit, solutions, unseen_centre
 from stages.counter.lens_model import Array
 from stages.counter.priors import TheoremConfig
+from stages.records import FloatArray
 
 HYPOTHESES = (
     "two_images", "four_images", "five_images", "unresolved_pair", "image_unseen", "naked_cusp", "one_contaminant",
@@ -35,8 +36,9 @@ _MERGED_FWHM, _HIDDEN_FWHM = 0.8, 0.5  # half of the images this near to another
 _PAIR_ERROR_FWHM = 0.3  # where the centroid of a merged pair may lie
 _UNKNOWN_LIMIT = 0.75  # mag below the faintest detection, where the depth is not known
 _MOST_CONTAMINANTS = 2
+_DIMMED = 0.1  # of bright images, those that dust, variability or microlensing hides
 
-Look = Callable[[Array, float], tuple[float, float]]  # place (arcsec) and reach -> flux there and its error
+Look = Callable[[FloatArray], tuple[FloatArray, FloatArray]]  # places (k, 2) -> flux of a point at each, and its error
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +125,7 @@ def _variants(scene: Scene, prior: TheoremConfig, every: bool) -> Iterator[tuple
         yield replace(scene, error=np.where(np.arange(n) == k, error, scene.error)), log(prior.pair_unresolved / n)
 
 
-def _read(
-    whole: Scene, scene: Scene, subset: list[int], fit: Fit, log_prior: float, prior: TheoremConfig
-) -> Reading:
+def _read(whole: Scene, scene: Scene, subset: list[int], fit: Fit, log_prior: float, prior: TheoremConfig) -> Reading:
     """Likelihood of one solution: places, brightnesses, colours, what is unseen, and the contaminants."""
     n, k = len(whole.xy), len(whole.xy) - len(subset)
     missing, names, unseen, mag, apparent = _missing(scene, fit, prior)
@@ -208,15 +208,17 @@ def _colours(scene: Scene, floor: Array) -> float:
     out = 0.0
     for band in range(1, scene.magnitude.shape[1]):
         colour = scene.magnitude[:, band] - scene.magnitude[:, 0]
-        out += log_common(colour, np.sqrt(scene.magnitude_err[:, band] ** 2 + scene.magnitude_err[:, 0] ** 2 + floor**2))
+        out += log_common(
+            colour, np.sqrt(scene.magnitude_err[:, band] ** 2 + scene.magnitude_err[:, 0] ** 2 + floor**2)
+        )
     return out
 
 
 def log_look(flux: float, flux_err: float, predicted: float, chance_of_something: float = 0.05) -> float:
     """Log likelihood ratio, lens to chance, of a flux measured where a model puts an image of a predicted flux.
 
-    The prediction is log-normal with `FLUX_FLOOR_MAG`; without a lens there is nothing, or sometimes something of any
-    brightness above the noise.
+    The prediction is log-normal with `FLUX_FLOOR_MAG`, and dimmed beyond that one time in ten; without a lens there is
+    nothing, or sometimes something of any brightness above the noise.
     """
     if not (np.isfinite(flux) and flux_err > 0 and predicted > 0):
         return 0.0
@@ -227,4 +229,5 @@ def log_look(flux: float, flux_err: float, predicted: float, chance_of_something
     else_there = logsumexp(-0.5 * ((flux - any_flux) / flux_err) ** 2) - np.log(61)
     nothing = -0.5 * (flux / flux_err) ** 2
     chance = np.logaddexp(np.log(1 - chance_of_something) + nothing, np.log(chance_of_something) + else_there)
-    return float(there - chance)
+    lens = np.logaddexp(np.log(1 - _DIMMED) + there, np.log(_DIMMED) + nothing)
+    return float(lens - chance)

@@ -97,9 +97,7 @@ def solutions(
     ]
 
 
-def _describe(
-    v: Array, chi2: float, xy: Array, errors: Array, origin: Array, prior: Array, core_arcsec: float
-) -> Fit:
+def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, prior: Array, core_arcsec: float) -> Fit:
     """Solution with all images of its model; chi2 from these where every detection has one."""
     log_evidence, covariance = laplace(v, xy - origin, errors, prior, core_arcsec)
     v = v.copy()

@@ -15,6 +15,7 @@ from stages.counter.lens_model import Array, compiled, determinant, frame
 
 N_DRAWS = 256
 _CONTENT = (0.68, 0.95)
+_MOST_STEPS = 6  # from the centre of a search ellipse to its end
 
 
 def search_ellipse(fit: Fit, image: int) -> Array:
@@ -41,6 +42,22 @@ def search_ellipse(fit: Fit, image: int) -> Array:
     major, minor = np.sqrt(values[1]), np.sqrt(values[0])
     angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))) % 180
     return np.array([inner * major, inner * minor, angle, outer * major])
+
+
+def places_in(centre: Array, ellipse: Array, step: float) -> tuple[Array, Array]:
+    """Places (k, 2) on a grid in the 95% of a search ellipse, and their weights (k,), Gaussian, which sum to 1.
+
+    An axis shorter than half a step is taken as that long: the model is not better than the pixels.
+    """
+    major, minor = max(ellipse[3], 0.5 * step), max(ellipse[3] * ellipse[1] / ellipse[0], 0.5 * step)
+    n_major, n_minor = (min(int(np.ceil(axis / step)), _MOST_STEPS) for axis in (major, minor))
+    u, v = np.meshgrid(np.linspace(-1, 1, 2 * n_major + 1), np.linspace(-1, 1, 2 * n_minor + 1))
+    inside = u**2 + v**2 <= 1.0001
+    u, v = u[inside], v[inside]
+    angle = np.radians(ellipse[2])
+    along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+    weight = np.exp(-0.5 * 2.45**2 * (u**2 + v**2))  # 95% lie within 2.45 sigma
+    return centre + major * u[:, None] * along + minor * v[:, None] * across, weight / weight.sum()
 
 
 def lenses_like(fit: Fit) -> Array:

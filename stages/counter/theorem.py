@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 from stages.counter.hypotheses import Look, Reading, Scene, log_by_chance, log_look, readings
 from stages.counter.images import KINDS
 from stages.counter.lens_model import Array
-from stages.counter.prediction import search_ellipse
+from stages.counter.prediction import places_in, search_ellipse
 from stages.counter.priors import TheoremConfig
 from stages.records import Certificate
 
@@ -26,8 +26,9 @@ P_MIN = 0.01  # a lens drawn from the priors has misfitting positions this often
 ASTROMETRIC_FLOOR_ARCSEC = 0.025  # substructure and departures from an ellipse (real quads, HST)
 DEFLECTOR_FLOOR_ARCSEC = 0.03  # between the centres of light and mass
 POINT_ERROR_FWHM, PEAK_ERROR_FWHM = 0.06, 0.3  # position errors of point images and of peaks along arcs
-SYSTEMATIC_FWHM = 0.02  # of measured positions: the PSF is known this well
+SYSTEMATIC_FWHM = 0.04  # of measured positions: what arcs and the PSF's shape add on simulated lenses
 CONFIRMED_SNR = 5.0  # of a flux measured where an image was predicted
+LOOK_STEP_FWHM, APART_FWHM = 0.4, 0.7  # between places looked at; between these and what is known
 _MOST_IMAGES = 7  # detections beyond these, by confidence, are taken for contaminants
 _MOST_LOOKS = 3  # readings whose missing images are looked for in the pixels
 
@@ -63,12 +64,12 @@ class Detections:
 def certificate(seen: Detections, prior: TheoremConfig | None = None, look: Look | None = None) -> Certificate:
     """What the odd-number theorem says of one set of detections.
 
-    look : measures the flux of a point in the pixels near a place that is not detected, `look(xy_pix, reach_pix)`;
-        predictions are then put to the test, and what is found or not found changes the odds.
+    look : measures fluxes and errors of points at places (k, 2) in the pixels, what is detected taken away; predictions
+        are then put to the test, and what is found or not found changes the odds.
     """
     prior = prior or TheoremConfig()
     xy = np.asarray(seen.xy_pix, dtype=np.float64).reshape(-1, 2)
-    good = np.isfinite(xy).all(1)
+    good = np.asarray(np.isfinite(xy).all(axis=1))
     if good.sum() == 0:
         return Certificate("no_images", sentence="No point-like image is detected: the theorem says nothing.")
     if good.sum() == 1:
@@ -90,12 +91,13 @@ def certificate(seen: Detections, prior: TheoremConfig | None = None, look: Look
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """A verdict, the log odds it rests on, the best reading, and the measured S/N of its missing images."""
+    """A verdict, the log odds it rests on, the best reading, S/N and depth at its missing images."""
 
     verdict: str
     log_bayes_factor: float
     best: Reading | None
     snr: Array
+    depth_mag: Array
 
 
 def _scene(seen: Detections, xy: Array, good: npt.NDArray[np.bool_]) -> tuple[Scene, Array, float]:
@@ -132,7 +134,7 @@ def _in_arcsec(look: Look | None, origin: Array, scale: float, flux_limit: float
     """The pixels' `look` for places in arcsec about the centroid."""
     if look is None or not flux_limit > 0:
         return None
-    return lambda xy, reach: look(xy / scale + origin, reach / scale)
+    return lambda places: look(places / scale + origin)
 
 
 def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
@@ -140,16 +142,17 @@ def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
     known, chance = readings(scene, prior), log_by_chance(scene)
     known = [r for r in known if np.isfinite(r.log_likelihood)]
     if not known:
-        return _Judged("inconsistent", -np.inf, None, np.empty(0))
-    log_like = np.array([r.log_likelihood for r in known])
-    snr = {}
+        return _Judged("inconsistent", -np.inf, None, np.empty(0), np.empty(0))
+    log_like, looks = np.array([r.log_likelihood for r in known]), {}
     for k in range(min(_MOST_LOOKS, len(known)) if look is not None else 0):
         assert look is not None
-        snr[k], gain = _put_to_the_test(known[k], look)
-        log_like[k] += gain
+        looks[k] = _put_to_the_test(known[k], look)
+        log_like[k] += looks[k][2]
     first = int(np.argmax(log_like))
     best, factor = known[first], float(logsumexp(log_like)) - chance
-    tested = snr.get(first, np.full(len(best.missing), np.nan))
+    unknown = np.full(len(best.missing), np.nan)
+    tested, depth, _ = looks.get(first, (unknown, unknown, 0.0))
+    depth = np.where(np.isfinite(depth), depth, scene.limit_mag)
     odds = factor + float(np.log(prior.lens_odds))
     n_images = len(best.scene.xy) + int((tested > CONFIRMED_SNR).sum())
     strong = float(np.log(prior.strong_odds))
@@ -160,29 +163,35 @@ def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
         verdict = "supports"
     else:
         verdict = "possible"
-    return _Judged(verdict, factor, best, tested)
+    return _Judged(verdict, factor, best, tested, depth)
 
 
-def _put_to_the_test(reading: Reading, look: Look) -> tuple[Array, float]:
-    """S/N measured at each missing image that stands apart, and what the likelihood gains by these measurements."""
-    snr, gain = np.full(len(reading.missing), np.nan), 0.0
+def _put_to_the_test(reading: Reading, look: Look) -> tuple[Array, Array, float]:
+    """S/N and depth (mag) where a missing image should stand apart, and what the likelihood gains by looking there."""
+    fit, scene, gain = reading.fit, reading.scene, 0.0
+    snr, depth = np.full((2, len(reading.missing)), np.nan)
+    known = np.vstack([scene.xy, [(fit.model.x_arcsec, fit.model.y_arcsec)]])
     for k, (image, name) in enumerate(zip(reading.missing, reading.names, strict=True)):
-        apart = name in ("below_limit", "hidden_by_deflector", "unexplained")
-        if reading.fit.images.kind[image] == KINDS.index("maximum") or not apart or np.isnan(reading.missing_mag[k]):
+        ellipse = search_ellipse(fit, int(image))
+        maximum = fit.images.kind[image] == KINDS.index("maximum")
+        if maximum or name == "merging_pair_unresolved" or not np.isfinite(ellipse).all():
             continue
-        reach = search_ellipse(reading.fit, int(image))[3]
-        if not np.isfinite(reach):
+        places, weight = places_in(fit.images.xy_arcsec[image], ellipse, LOOK_STEP_FWHM * scene.fwhm)
+        distance = np.hypot(*(places[:, None] - known[None]).transpose(2, 0, 1))
+        apart = (distance > APART_FWHM * scene.fwhm).all(1)
+        flux, error = look(places[apart])
+        good = np.isfinite(flux) & (error > 0)
+        predicted = 10 ** (-0.4 * reading.missing_mag[k])
+        if not good.any() or not np.isfinite(predicted):
             continue
-        flux, error = look(reading.fit.images.xy_arcsec[image], float(reach))
-        if error > 0:
-            snr[k] = flux / error
-            gain += log_look(flux, error, 10 ** (-0.4 * reading.missing_mag[k])) - float(np.log(reading.unseen[k]))
-    return snr, gain
+        ratios = [log_look(f, e, predicted) for f, e in zip(flux[good], error[good], strict=True)]
+        w = weight[apart][good]
+        gain += float(logsumexp(ratios, b=w / w.sum())) - float(np.log(reading.unseen[k]))
+        snr[k], depth[k] = (flux[good] / error[good]).max(), -2.5 * np.log10(5 * np.median(error[good]))
+    return snr, depth, gain
 
 
-def _record(
-    judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, known_scale: bool
-) -> Certificate:
+def _record(judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, known_scale: bool) -> Certificate:
     """The certificate in the caller's pixels."""
     best = judged.best
     if best is None:
@@ -213,7 +222,7 @@ def _record(
         image_magnification=magnification,
         image_arrival=arrival,
         missing_magnification=images.magnification[best.missing],
-        missing_depth_mag=best.missing_mag - scene.limit_mag,
+        missing_depth_mag=best.missing_mag - judged.depth_mag,
         missing_ellipse_pix=np.column_stack([ellipse[:, :2] / scale, ellipse[:, 2], ellipse[:, 3] / scale]),
         missing_snr=judged.snr,
     )
