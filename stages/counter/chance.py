@@ -10,7 +10,7 @@ from stages.counter.lens_model import Array, compiled
 
 RADIUS_MEDIAN_ARCSEC, RADIUS_SCATTER = 1.2, 0.7  # log-normal distance of an unrelated point from the galaxy
 RING_JITTER = 0.15  # of points at about one distance: what chance looks like where a quartet was taken for a lens
-_SIGMAS = np.linspace(-2.25, 2.25, 13)  # of the centre's error, per axis
+_FINE_ARCSEC = 0.1  # a centre known better than this needs few places
 
 
 def log_chance(xy: Array, centre: Array, centre_err: float) -> float:
@@ -18,15 +18,16 @@ def log_chance(xy: Array, centre: Array, centre_err: float) -> float:
 
     The mean of two pictures: points at independent distances, and points on a ring whose radius is free.
     """
-    weight = np.exp(-0.5 * (_SIGMAS[:, None] ** 2 + _SIGMAS[None] ** 2)).ravel()
-    shift = np.stack(np.meshgrid(_SIGMAS, _SIGMAS), -1).reshape(-1, 2) * centre_err
+    sigmas = np.linspace(-2.25, 2.25, 5 if centre_err < _FINE_ARCSEC else 13)  # of the centre's error, per axis
+    weight = np.exp(-0.5 * (sigmas[:, None] ** 2 + sigmas[None] ** 2)).ravel()
+    shift = np.stack(np.meshgrid(sigmas, sigmas), -1).reshape(-1, 2) * centre_err
     return lgamma(len(xy) + 1) + float(_log_mean(xy, centre + shift, weight / weight.sum()))
 
 
 @compiled
 def _log_mean(xy: Array, centres: Array, weights: Array) -> float:
     """Log of the weighted mean over centres of both pictures' densities."""
-    n, n_ring = len(xy), 60
+    n, n_ring = len(xy), 40
     total, rho = 0.0, np.empty(n)
     for c in range(len(centres)):
         area, alone = 0.0, 0.0
