@@ -29,7 +29,7 @@ from stages.counter.priors import TheoremConfig
 from stages.ingest import IngestOptions, InputError, Survey
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
-from stages.records import ArcScore, Candidate, Cutout, CutoutBatch, FloatArray, ImageCount, Problem
+from stages.records import ArcScore, Candidate, Certificate, Cutout, CutoutBatch, FloatArray, ImageCount, Problem
 from stages.report.catalogues import write_regions, write_votable
 from stages.report.page import write_report
 from stages.report.parts import Parts
@@ -165,8 +165,14 @@ def look(
     with timed(stages, "arcs"):
         centres = [counts[c.id].deflector_xy_pix for c in flagged]
         found = {a.id: a for a in stages.arcs.predict(flagged, centres)}
+    with timed(stages, "counter"):
+        peaks = {
+            c.id: stages.counter.certify_arcs(c, counts[c.id], found[c.id])
+            for c in flagged
+            if found[c.id].score >= config.arc_threshold
+        }
     rows = [
-        candidate(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), config)
+        candidate(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), peaks.get(c.id), config)
         for c, p, e, odd in zip(cutouts, first.p_lens, first.p_lens_err, first.out_of_domain, strict=True)
     ]
     rows = rank(rows, stages.ranker, config)
@@ -193,6 +199,7 @@ def candidate(
     odd: bool,
     count: ImageCount | None,
     arc: ArcScore | None,
+    peaks: tuple[Certificate, FloatArray] | None,
     config: PipelineConfig,
 ) -> Candidate:
     """The stages' results on one cutout as a row, positions in the input file's own pixels."""
@@ -217,6 +224,16 @@ def candidate(
             arc_coverage_err_deg=arc.coverage_err_deg,
             theta_e_arcsec=arc.theta_e_arcsec,
             theta_e_err_arcsec=arc.theta_e_err_arcsec,
+        )
+    if peaks is not None:
+        theorem, xy = peaks[0], peaks[1] + cutout.origin_xy_pix
+        row = dataclasses.replace(
+            row,
+            arc_theorem_verdict=theorem.verdict,
+            arc_theorem_log_bayes_factor=theorem.log_bayes_factor,
+            arc_theorem_sentence=theorem.sentence,
+            arc_peak_x_pix=tuple(xy[:, 0].tolist()),
+            arc_peak_y_pix=tuple(xy[:, 1].tolist()),
         )
     return dataclasses.replace(row, morphology=morphology(row, config.arc_threshold))
 

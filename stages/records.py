@@ -266,6 +266,11 @@ class Candidate:
     missing_major_95_pix: tuple[float, ...] = ()
     missing_angle_deg: tuple[float, ...] = ()
     missing_snr: tuple[float, ...] = ()
+    arc_theorem_verdict: str = "not_run"
+    arc_theorem_log_bayes_factor: float = float("nan")
+    arc_theorem_sentence: str = ""
+    arc_peak_x_pix: tuple[float, ...] = ()
+    arc_peak_y_pix: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.status in ("ok", "degraded", "skipped"), f"status {self.status!r}: expected ok, degraded or skipped")

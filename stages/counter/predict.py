@@ -12,6 +12,7 @@ from torch import nn
 
 from stages import config as configuration
 from stages import weights
+from stages.counter.arc_peaks import certify_arcs
 from stages.counter.detector import CLASSES, CounterConfig, Detections, build, detect
 from stages.counter.photometry import Photometry, measure
 from stages.counter.prediction import places_in
@@ -19,7 +20,7 @@ from stages.counter.priors import TheoremConfig
 from stages.counter.theorem import APART_FWHM, CONFIRMED_SNR, LOOK_STEP_FWHM, certificate
 from stages.counter.theorem import Detections as Seen
 from stages.counter.train import logit
-from stages.records import Certificate, Cutout, FloatArray, ImageCount
+from stages.records import ArcScore, Certificate, Cutout, FloatArray, ImageCount
 from stages.scaling import resolution_arcsec
 
 CONFIRMED_CONFIDENCE = 0.9  # of an image that a lens model predicted and the pixels show
@@ -41,6 +42,10 @@ class Predictor:
         """Count the point-like images of N cutouts and ask whether a lens makes them."""
         found = detect(self.net, cutouts, self.device) if len(cutouts) else []
         return [self._count(cutout, detections) for cutout, detections in zip(cutouts, found, strict=True)]
+
+    def certify_arcs(self, cutout: Cutout, count: ImageCount, arc: ArcScore) -> tuple[Certificate, FloatArray]:
+        """The theorem on the peaks of a cutout's arcs, for sources that are no points; also these peaks (n, 2)."""
+        return certify_arcs(cutout, arc, count.deflector_xy_pix, count.deflector_confidence, self.prior)
 
     def _count(self, cutout: Cutout, found: Detections) -> ImageCount:
         slope, offset = self.calibration[found.kind].T
