@@ -23,7 +23,7 @@ from stages.counter.train import logit
 from stages.records import ArcScore, Certificate, Cutout, FloatArray, ImageCount
 from stages.scaling import resolution_arcsec
 
-CONFIRMED_CONFIDENCE = 0.9  # of an image that a lens model predicted and the pixels show
+CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
 _MIN_CONFIDENCE = 0.5
 _SAME_FWHM = 0.35  # after refinement, detections this near are one
 _IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")

@@ -29,6 +29,7 @@ POINT_ERROR_FWHM, PEAK_ERROR_FWHM = 0.06, 0.3  # position errors of point images
 SYSTEMATIC_FWHM = 0.04  # of measured positions: what arcs and the PSF's shape add on simulated lenses
 CONFIRMED_SNR = 5.0  # of a flux measured where an image was predicted
 LOOK_STEP_FWHM, APART_FWHM = 0.4, 0.7  # between places looked at; between these and what is known
+FAR_FACTOR = 3.0  # beyond this many times the second smallest distance from the deflector lie field objects
 _MOST_IMAGES = 7  # detections beyond these, by confidence, are taken for contaminants
 _MOST_LOOKS = 3  # readings whose missing images are looked for in the pixels
 
@@ -78,7 +79,8 @@ def certificate(seen: Detections, prior: TheoremConfig | None = None, look: Look
         )
     scene, origin, scale = _scene(seen, xy, good)
     confidence = np.nan_to_num(np.asarray(seen.confidence, dtype=np.float64)[scene.index])
-    strongest = scene.only(np.sort(np.argsort(-confidence, kind="stable")[:_MOST_IMAGES]))
+    order = np.argsort(-confidence, kind="stable")
+    strongest = scene.only(np.sort(order[_near(scene)[order]][:_MOST_IMAGES]))
     judged = _judge(strongest, prior, _in_arcsec(look, origin, scale, seen.flux_limit))
     trust = seen.deflector_confidence
     if judged.verdict == "inconsistent" and trust < 0.5 and np.isfinite(strongest.deflector).all():
@@ -130,6 +132,14 @@ def _scene(seen: Detections, xy: Array, good: npt.NDArray[np.bool_]) -> tuple[Sc
     return scene, origin, scale
 
 
+def _near(scene: Scene) -> npt.NDArray[np.bool_]:
+    """Which detections may be images of one source: not those far outside all others as seen from the deflector."""
+    distance = np.hypot(*(scene.xy - scene.deflector).T)
+    if len(distance) < 3 or not np.isfinite(distance).all():
+        return np.ones(len(distance), bool)
+    return np.asarray(distance <= FAR_FACTOR * np.sort(distance)[1])
+
+
 def _in_arcsec(look: Look | None, origin: Array, scale: float, flux_limit: float) -> Look | None:
     """The pixels' `look` for places in arcsec about the centroid."""
     if look is None or not flux_limit > 0:
@@ -156,8 +166,8 @@ def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
     odds = factor + float(np.log(prior.lens_odds))
     n_images = len(best.scene.xy) + int((tested > CONFIRMED_SNR).sum())
     strong = float(np.log(prior.strong_odds))
-    against = strong if len(scene.xy) > 3 else 2 * strong  # two or three points hardly test a lens
-    if odds < -against:
+    few = len(scene.xy) < 4  # two or three points hardly test a lens: only a misfit of their places counts against it
+    if odds < (-2 * strong if few else -strong) and not (few and best.fit.p_value > P_MIN):
         verdict = "inconsistent"
     elif odds > strong and len(best.scene.xy) > 2 and n_images > 3 and best.fit.p_value > P_MIN:
         verdict = "supports"
