@@ -25,10 +25,11 @@ from tqdm import tqdm
 
 from stages import config as configuration
 from stages import weights
+from stages.counter.priors import TheoremConfig
 from stages.ingest import IngestOptions, InputError, Survey
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
-from stages.records import ArcScore, Candidate, Cutout, CutoutBatch, ImageCount, Problem
+from stages.records import ArcScore, Candidate, Certificate, Cutout, CutoutBatch, FloatArray, ImageCount, Problem
 from stages.report.catalogues import write_regions, write_votable
 from stages.report.page import write_report
 from stages.report.parts import Parts
@@ -61,6 +62,7 @@ class PipelineConfig:
     batch_size: int = 256
     cutout_arcsec: float = 12.0
     report_rows: int = 300
+    theorem: TheoremConfig = field(default_factory=TheoremConfig)
 
     def __post_init__(self) -> None:
         absent = sorted(set(STAGES) - set(self.weights))
@@ -90,7 +92,7 @@ class Stages:
         path = {name: configuration.WEIGHTS_DIR / config.weights[name] for name in STAGES}
         return cls(
             classifier.load(path["classifier"], device, prior=config.prior),
-            counter.load(path["counter"], device),
+            counter.load(path["counter"], device, config.theorem),
             arcs.load(path["arcs"], device),
             ranking.load(path["ranking"]),
         )
@@ -163,8 +165,14 @@ def look(
     with timed(stages, "arcs"):
         centres = [counts[c.id].deflector_xy_pix for c in flagged]
         found = {a.id: a for a in stages.arcs.predict(flagged, centres)}
+    with timed(stages, "counter"):
+        peaks = {
+            c.id: stages.counter.certify_arcs(c, counts[c.id], found[c.id])
+            for c in flagged
+            if found[c.id].score >= config.arc_threshold
+        }
     rows = [
-        candidate(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), config)
+        candidate(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), peaks.get(c.id), config)
         for c, p, e, odd in zip(cutouts, first.p_lens, first.p_lens_err, first.out_of_domain, strict=True)
     ]
     rows = rank(rows, stages.ranker, config)
@@ -191,6 +199,7 @@ def candidate(
     odd: bool,
     count: ImageCount | None,
     arc: ArcScore | None,
+    peaks: tuple[Certificate, FloatArray] | None,
     config: PipelineConfig,
 ) -> Candidate:
     """The stages' results on one cutout as a row, positions in the input file's own pixels."""
@@ -206,24 +215,7 @@ def candidate(
         p_lens_err=error,
     )
     if count is not None:
-        xy, missing = count.xy_pix + cutout.origin_xy_pix, count.certificate.missing_xy_pix + cutout.origin_xy_pix
-        row = dataclasses.replace(
-            row,
-            n_images=float(len(xy)),
-            image_x_pix=tuple(xy[:, 0].tolist()),
-            image_y_pix=tuple(xy[:, 1].tolist()),
-            image_confidence=tuple(count.confidence.tolist()),
-            theorem_verdict=count.certificate.verdict,
-            theorem_p_value=count.certificate.p_value,
-            theorem_sentence=count.certificate.sentence,
-            n_images_model=count.certificate.n_images_model,
-            parity_sum=count.certificate.parity_sum,
-            missing_x_pix=tuple(missing[:, 0].tolist()),
-            missing_y_pix=tuple(missing[:, 1].tolist()),
-            missing_names=count.certificate.missing_names,
-            deflector_x_pix=float(count.deflector_xy_pix[0] + cutout.origin_xy_pix[0]),
-            deflector_y_pix=float(count.deflector_xy_pix[1] + cutout.origin_xy_pix[1]),
-        )
+        row = dataclasses.replace(row, **counted(count, cutout.origin_xy_pix))
     if arc is not None:
         row = dataclasses.replace(
             row,
@@ -233,7 +225,61 @@ def candidate(
             theta_e_arcsec=arc.theta_e_arcsec,
             theta_e_err_arcsec=arc.theta_e_err_arcsec,
         )
+    if peaks is not None:
+        theorem, xy = peaks[0], peaks[1] + cutout.origin_xy_pix
+        row = dataclasses.replace(
+            row,
+            arc_theorem_verdict=theorem.verdict,
+            arc_theorem_log_bayes_factor=theorem.log_bayes_factor,
+            arc_theorem_sentence=theorem.sentence,
+            arc_peak_x_pix=tuple(xy[:, 0].tolist()),
+            arc_peak_y_pix=tuple(xy[:, 1].tolist()),
+        )
     return dataclasses.replace(row, morphology=morphology(row, config.arc_threshold))
+
+
+def counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
+    """The counter's columns of a row."""
+    theorem = count.certificate
+    xy, deflector = count.xy_pix + origin_xy_pix, count.deflector_xy_pix + origin_xy_pix
+    missing, ellipse = theorem.missing_xy_pix + origin_xy_pix, theorem.missing_ellipse_pix
+    lists = {
+        "image_x_pix": xy[:, 0],
+        "image_y_pix": xy[:, 1],
+        "image_confidence": count.confidence,
+        "image_err_pix": count.xy_err_pix,
+        "image_flux": count.flux,
+        "image_flux_err": count.flux_err,
+        "image_magnification": theorem.image_magnification,
+        "image_arrival": theorem.image_arrival,
+        "missing_x_pix": missing[:, 0],
+        "missing_y_pix": missing[:, 1],
+        "missing_magnification": theorem.missing_magnification,
+        "missing_depth_mag": theorem.missing_depth_mag,
+        "missing_major_68_pix": ellipse[:, 0],
+        "missing_minor_68_pix": ellipse[:, 1],
+        "missing_major_95_pix": ellipse[:, 3],
+        "missing_angle_deg": ellipse[:, 2],
+        "missing_snr": theorem.missing_snr,
+    }
+    numbers = {
+        "n_images": float(len(xy)),
+        "theorem_p_value": theorem.p_value,
+        "theorem_log_bayes_factor": theorem.log_bayes_factor,
+        "n_images_model": theorem.n_images_model,
+        "n_positive": theorem.n_positive,
+        "n_negative": theorem.n_negative,
+        "parity_sum": theorem.parity_sum,
+        "deflector_x_pix": float(deflector[0]),
+        "deflector_y_pix": float(deflector[1]),
+    }
+    words = {
+        "theorem_verdict": theorem.verdict,
+        "theorem_hypothesis": theorem.hypothesis,
+        "theorem_sentence": theorem.sentence,
+        "missing_names": theorem.missing_names,
+    }
+    return {name: tuple(np.asarray(values, float).tolist()) for name, values in lists.items()} | numbers | words
 
 
 def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) -> list[Candidate]:

@@ -133,6 +133,15 @@ class Certificate:
     missing_names : M names for why each is not seen, such as "central_demagnified", "below_limit", "unexplained".
     theta_e_arcsec : Einstein radius of the fitted model; NaN where not fitted.
     sentence : the verdict as an astronomer would write it, with the assumptions.
+    hypothesis : what the detections most likely are, such as "four_images" or "chance_alignment"; "" where not judged.
+    log_bayes_factor : natural log of the evidence for all lens hypotheses over that for chance; NaN where not judged.
+    n_positive, n_negative : images of the model of positive (minima, maxima) and negative parity (saddles), N+ and N-.
+    image_magnification, image_arrival : (n,) of each detection, signed, and its number 1, 2, ... in order of arrival;
+        NaN for contaminants.
+    missing_magnification : (M,) signed.
+    missing_depth_mag : (M,) predicted magnitude less that of a 5 sigma point; NaN where no flux was measured.
+    missing_ellipse_pix : (M, 4) search ellipse: semi-axes and angle (degrees from x) of 68%, semi-major axis of 95%.
+    missing_snr : (M,) of the flux measured there; NaN where it was not looked for.
     """
 
     verdict: str = "not_run"
@@ -143,6 +152,16 @@ class Certificate:
     missing_names: tuple[str, ...] = ()
     theta_e_arcsec: float = float("nan")
     sentence: str = ""
+    hypothesis: str = ""
+    log_bayes_factor: float = float("nan")
+    n_positive: float = float("nan")
+    n_negative: float = float("nan")
+    image_magnification: FloatArray = field(default_factory=lambda: np.empty(0))
+    image_arrival: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_magnification: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_depth_mag: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_ellipse_pix: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
+    missing_snr: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         _need(self.verdict in VERDICTS, f"verdict {self.verdict!r}: expected one of {VERDICTS}")
@@ -155,6 +174,7 @@ class ImageCount:
 
     xy_pix : (n, 2); flux : (n,) relative, NaN if not measured; confidence : (n,) in 0..1.
     deflector_xy_pix : (2,), NaN where none was found; deflector_confidence : 0..1 or NaN.
+    xy_err_pix, flux_err : (n,), the former per axis; NaN if not measured. Length 0: nothing was measured.
     """
 
     id: str
@@ -164,6 +184,8 @@ class ImageCount:
     deflector_xy_pix: FloatArray
     deflector_confidence: float
     certificate: Certificate
+    xy_err_pix: FloatArray = field(default_factory=lambda: np.empty(0))
+    flux_err: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         n = len(self.confidence)
@@ -228,6 +250,27 @@ class Candidate:
     deflector_y_pix: float = float("nan")
     missing_names: tuple[str, ...] = ()
     theorem_sentence: str = ""
+    theorem_hypothesis: str = ""
+    theorem_log_bayes_factor: float = float("nan")
+    n_positive: float = float("nan")
+    n_negative: float = float("nan")
+    image_err_pix: tuple[float, ...] = ()
+    image_flux: tuple[float, ...] = ()
+    image_flux_err: tuple[float, ...] = ()
+    image_magnification: tuple[float, ...] = ()
+    image_arrival: tuple[float, ...] = ()
+    missing_magnification: tuple[float, ...] = ()
+    missing_depth_mag: tuple[float, ...] = ()
+    missing_major_68_pix: tuple[float, ...] = ()
+    missing_minor_68_pix: tuple[float, ...] = ()
+    missing_major_95_pix: tuple[float, ...] = ()
+    missing_angle_deg: tuple[float, ...] = ()
+    missing_snr: tuple[float, ...] = ()
+    arc_theorem_verdict: str = "not_run"
+    arc_theorem_log_bayes_factor: float = float("nan")
+    arc_theorem_sentence: str = ""
+    arc_peak_x_pix: tuple[float, ...] = ()
+    arc_peak_y_pix: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.status in ("ok", "degraded", "skipped"), f"status {self.status!r}: expected ok, degraded or skipped")

@@ -19,8 +19,8 @@ _RINGS = np.array(
 
 
 @compiled
-def _newton(f: Frame, sx: float, sy: float, x: float, y: float) -> tuple[float, float, bool]:
-    """Damped Newton from (x, y) to an image of the source."""
+def newton(f: Frame, sx: float, sy: float, x: float, y: float) -> tuple[float, float, bool]:
+    """Damped Newton from (x, y) to an image of the source; all about the deflector's centre."""
     scale = f[0]
     ax, ay = deflect(f, x, y)
     rx, ry = sx - x + ax, sy - y + ay
@@ -50,7 +50,7 @@ def _newton(f: Frame, sx: float, sy: float, x: float, y: float) -> tuple[float, 
 @compiled
 def _keep(f: Frame, sx: float, sy: float, x: float, y: float, xy: Array, detail: Array, n: int) -> int:
     """Polish a seed and add it to the images unless it is one of them; the new number of images."""
-    x, y, good = _newton(f, sx, sy, x, y)
+    x, y, good = newton(f, sx, sy, x, y)
     if not good or n >= MAX_IMAGES:
         return n
     xx, pxy, yy = hessian(f, x, y)

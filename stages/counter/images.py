@@ -18,7 +18,7 @@ from stages.counter.image_search import MAX_IMAGES, adaptive_search, fold_search
 from stages.counter.lens_model import Array, LensModel, compiled, frame
 
 KINDS = ("minimum", "saddle", "maximum")
-RAYS = 96  # of which half are solved: the lens is symmetric under reflection at its centre
+RAYS = 48  # of which half are solved: the lens is symmetric under reflection at its centre
 
 
 @dataclass(frozen=True, eq=False)

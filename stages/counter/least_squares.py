@@ -11,8 +11,8 @@ from stages.counter.lens_model import Array, compiled, deflect, frame, hessian
 ELLIPTICITY_SIGMA = 0.15
 SHEAR_SIGMA = 0.07
 N_SHAPE = 9  # theta_e, e1, e2, gamma1, gamma2, x, y of the deflector, x, y of the source
-_CONSTRAINTS_ARCSEC = (5e-3, 3e-4, 2e-5)  # how well the fitted images must obey the lens equation, in turn
-_HIGH_MAGNIFICATION = 100.0  # total magnification beyond which P(> mu) falls as mu^-2 (a fold's cross-section)
+CONSTRAINTS_ARCSEC = (5e-3, 3e-4, 2e-5)  # how well the fitted images must obey the lens equation, in turn
+HIGH_MAGNIFICATION = 100.0  # total magnification beyond which P(> mu) falls as mu^-2 (a fold's cross-section)
 
 
 @compiled
@@ -50,7 +50,7 @@ def _solve_spd(matrix: Array, vector: Array) -> bool:
 
 
 @compiled
-def _residuals(v: Array, xy: Array, errors: Array, prior: Array, core: float, tight: float, out: Array) -> bool:
+def residuals(v: Array, xy: Array, errors: Array, prior: Array, core: float, tight: float, out: Array) -> bool:
     """Whitened residuals; in the source plane if `tight` is 0, else in the image plane with v[9:] the images."""
     if v[0] < 0.02 or hypot(v[1], v[2]) > 0.75 or hypot(v[3], v[4]) > 0.5:
         return False
@@ -80,7 +80,7 @@ def _residuals(v: Array, xy: Array, errors: Array, prior: Array, core: float, ti
         out[6 + 2 * i] = dx / l00
         out[7 + 2 * i] = (dy - l10 * out[6 + 2 * i]) / sqrt(c11 - l10 * l10)
     if tight > 0.0:  # -2 ln P(> mu): circular lenses of boundless magnification would fit any ring of points
-        out[6 + 4 * len(xy)] = sqrt(2.0 * log(1.0 + (total / _HIGH_MAGNIFICATION) ** 2))
+        out[6 + 4 * len(xy)] = sqrt(2.0 * log(1.0 + (total / HIGH_MAGNIFICATION) ** 2))
     return True
 
 
@@ -89,14 +89,14 @@ def _minimise(v: Array, xy: Array, errors: Array, prior: Array, core: float, tig
     """Levenberg-Marquardt with forward differences, in place; chi2."""
     n, m = len(v), (7 + 4 * len(xy)) if tight > 0.0 else (6 + 2 * len(xy))
     r, trial_r, jac = np.empty(m), np.empty(m), np.empty((n, m))
-    if not _residuals(v, xy, errors, prior, core, tight, r):
+    if not residuals(v, xy, errors, prior, core, tight, r):
         return 1e300
     chi2, damping, trial = _dot(r, r), 1e-2, v.copy()
     for _ in range(steps):
         for k in range(n):
             h = 1e-6
             kept, v[k] = v[k], v[k] + h
-            inside = _residuals(v, xy, errors, prior, core, tight, trial_r)
+            inside = residuals(v, xy, errors, prior, core, tight, trial_r)
             v[k] = kept
             if not inside:
                 return chi2
@@ -115,7 +115,7 @@ def _minimise(v: Array, xy: Array, errors: Array, prior: Array, core: float, tig
             if _solve_spd(matrix, step):
                 for k in range(n):
                     trial[k] = v[k] + step[k]
-                if _residuals(trial, xy, errors, prior, core, tight, trial_r):
+                if residuals(trial, xy, errors, prior, core, tight, trial_r):
                     new = _dot(trial_r, trial_r)
                     if new < chi2:
                         for k in range(n):
@@ -181,7 +181,7 @@ def fit_kernel(xy: Array, errors: Array, prior: Array, starts: Array, core: floa
         v = best[kept]
         for i in range(N_SHAPE + 2 * n):
             v[i] = tries[k, i] if i < N_SHAPE else xy[(i - N_SHAPE) // 2, (i - N_SHAPE) % 2]
-        for tight in _CONSTRAINTS_ARCSEC:
+        for tight in CONSTRAINTS_ARCSEC:
             best_chi2[kept] = _minimise(v, xy, errors, prior, core, tight, 25)
         kept += 1
     return best[:kept], best_chi2[:kept]

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc
 
+from stages.counter.evidence import laplace
 from stages.counter.images import Images, all_images
 from stages.counter.least_squares import fit_kernel
-from stages.counter.lens_model import Array, LensModel
+from stages.counter.lens_model import Array, LensModel, compiled
 
 CORE_ARCSEC = 0.01
+_UNSEEN_SPREAD = 0.5  # in units of the images' rms distance from their centroid
 _UNSEEN_COST = 4.0  # chi2 that a solution may lack per unseen image when solutions compete
 
 
@@ -30,6 +32,8 @@ class Fit:
     p_value : chance of a larger chi2 for a lens drawn from the priors; NaN if nothing could be fitted.
     images : all images of the model, in order of arrival.
     detection : (N,) index of the detection at each model image, -1 where there is none.
+    log_evidence : natural log of the probability density of the positions under this solution, arcsec^(-2 n).
+    covariance : (9, 9) of (theta_e, e1, e2, gamma1, gamma2, x, y, source x, source y); NaN where it has none.
     """
 
     model: LensModel
@@ -39,6 +43,13 @@ class Fit:
     p_value: float
     images: Images
     detection: npt.NDArray[np.int64]
+    log_evidence: float
+    covariance: Array
+
+    @property
+    def matched(self) -> bool:
+        """Whether every detection is one of the model's images."""
+        return int((self.detection >= 0).sum()) == (self.dof + 3) // 2
 
 
 def fit(
@@ -48,39 +59,51 @@ def fit(
     deflector_err_arcsec: float,
     core_arcsec: float = CORE_ARCSEC,
 ) -> Fit:
-    """Fit NIE + shear to two or more images of one point source.
+    """The best of `solutions`, which see: fewest unseen images at equal misfit."""
+    fits = solutions(positions_arcsec, errors_arcsec, deflector_xy_arcsec, deflector_err_arcsec, core_arcsec)
+    return min(fits, key=lambda f: f.chi2 + _UNSEEN_COST * float((f.detection < 0).sum()))
+
+
+def solutions(
+    positions_arcsec: npt.ArrayLike,
+    errors_arcsec: npt.ArrayLike,
+    deflector_xy_arcsec: npt.ArrayLike,
+    deflector_err_arcsec: float,
+    core_arcsec: float = CORE_ARCSEC,
+) -> list[Fit]:
+    """Fit NIE + shear to two or more images of one point source; every local solution that competes with the best.
 
     Parameters
     ----------
     positions_arcsec : (n, 2) image positions, n >= 2.
     errors_arcsec : (n,) error of each position per axis, substructure and the like included.
     deflector_xy_arcsec, deflector_err_arcsec : prior on the deflector's centre; a position of NaN means not seen:
-        a wide prior about the centre of the images' circle then takes its place.
+        a wide prior about the images' centroid then takes its place.
     """
     xy, errors = np.asarray(positions_arcsec, dtype=np.float64), np.asarray(errors_arcsec, dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) < 2 or errors.shape != (len(xy),):
         raise ValueError(f"positions {xy.shape}, errors {errors.shape}: expected (n, 2) and (n,), n >= 2")
     origin = xy.mean(0)
-    centre = np.asarray(deflector_xy_arcsec, dtype=np.float64) - origin
-    starts = centre[None]
+    centre, starts = np.asarray(deflector_xy_arcsec, dtype=np.float64) - origin, None
     if not np.isfinite(centre).all():
         starts = _centres(xy - origin)
-        centre, deflector_err_arcsec = starts[0], 0.3 * float(np.sqrt(((xy - origin) ** 2).sum(1).mean()))
+        centre, deflector_err_arcsec = unseen_centre(xy - origin)
     prior = np.array([centre[0], centre[1], deflector_err_arcsec])
-    solutions, scores = fit_kernel(xy - origin, errors, prior, starts, core_arcsec)
-    fits = [
-        _describe(v, chi2, xy, errors, origin, core_arcsec)
-        for v, chi2 in zip(solutions, scores, strict=True)
+    found, scores = fit_kernel(xy - origin, errors, prior, centre[None] if starts is None else starts, core_arcsec)
+    return [
+        _describe(v, float(chi2), xy, errors, origin, prior, core_arcsec)
+        for v, chi2 in zip(found, scores, strict=True)
         if chi2 < scores.min() + 3 * _UNSEEN_COST
     ]
-    return min(fits, key=lambda f: f.chi2 + _UNSEEN_COST * float((f.detection < 0).sum()))
 
 
-def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, core_arcsec: float) -> Fit:
+def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, prior: Array, core_arcsec: float) -> Fit:
     """Solution with all images of its model; chi2 from these where every detection has one."""
-    shift = np.concatenate([np.zeros(5), np.tile(origin, 2 + len(xy))])
-    v = v + shift
-    theta_e, e1, e2, gamma1, gamma2, x, y = (float(a) for a in v[:7])
+    log_evidence, covariance = laplace(v, xy - origin, errors, prior, core_arcsec)
+    v = v.copy()
+    v[5::2] += origin[0]
+    v[6::2] += origin[1]
+    theta_e, e1, e2, gamma1, gamma2, x, y = v[:7].tolist()
     model, fitted_xy = LensModel(theta_e, e1, e2, gamma1, gamma2, x, y, core_arcsec), v[9:].reshape(-1, 2)
     images, dof = all_images(model, v[7:9]), 2 * len(xy) - 3
     detection = _match(images.xy_arcsec, xy, fitted_xy)
@@ -89,26 +112,37 @@ def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, co
         order = detection[seen]
         exact = (((images.xy_arcsec[seen] - xy[order]) / errors[order, None]) ** 2).sum()
         chi2 = max(chi2, chi2 + exact - float((((fitted_xy - xy) / errors[:, None]) ** 2).sum()))
-    p_value = float(chi2_distribution.sf(chi2, dof))
-    return Fit(model, v[7:9], float(chi2), dof, p_value, images, detection)
+    return Fit(
+        model, v[7:9], float(chi2), dof, float(chdtrc(dof, chi2)), images, detection, log_evidence, covariance
+    )  # fmt: skip
 
 
+@compiled
 def _match(model_xy: Array, xy: Array, fitted_xy: Array) -> npt.NDArray[np.int64]:
     """Detection at each model image: the fitted position of each detection names one image, nearest first."""
-    detection = np.full(len(model_xy), -1)
-    if not len(model_xy):
-        return detection
-    distance = np.hypot(*(fitted_xy[:, None] - model_xy[None]).transpose(2, 0, 1))
-    reach = np.maximum(0.05, 0.5 * np.hypot(*(fitted_xy - xy).T))
-    for flat in np.argsort(distance, axis=None):
-        i, j = divmod(int(flat), len(model_xy))
-        if distance[i, j] <= reach[i] and detection[j] < 0 and i not in detection:
-            detection[j] = i
+    detection, free = np.full(len(model_xy), -1), np.ones(len(xy), np.bool_)
+    for _ in range(len(xy)):
+        best, row, column = np.inf, -1, -1
+        for i in range(len(xy)):
+            reach = max(0.05, 0.5 * np.hypot(fitted_xy[i, 0] - xy[i, 0], fitted_xy[i, 1] - xy[i, 1]))
+            for j in range(len(model_xy)):
+                distance = np.hypot(fitted_xy[i, 0] - model_xy[j, 0], fitted_xy[i, 1] - model_xy[j, 1])
+                if free[i] and detection[j] < 0 and distance <= reach and distance < best:
+                    best, row, column = distance, i, j
+        if row < 0:
+            break
+        detection[column], free[row] = row, False
     return detection
 
 
+def unseen_centre(xy: Array) -> tuple[Array, float]:
+    """Prior on an unseen deflector: the images' centroid and an error per axis, from their spread."""
+    centroid = xy.mean(0)
+    return centroid, _UNSEEN_SPREAD * float(np.sqrt(((xy - centroid) ** 2).sum(1).mean()))
+
+
 def _centres(xy: Array) -> Array:
-    """Guesses of an unseen deflector, the best first: centre of the images' circle, then their centroid."""
+    """Where to look for an unseen deflector: centre of the images' circle, half-way, and their centroid."""
     if len(xy) < 3:
         return np.asarray(xy.mean(0, keepdims=True))
     design = np.column_stack([2 * xy, np.ones(len(xy))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,18 @@ from torch import nn
 
 from stages import config as configuration
 from stages import weights
-from stages.counter.centroid import refine
+from stages.counter.arc_peaks import certify_arcs
 from stages.counter.detector import CLASSES, CounterConfig, Detections, build, detect
-from stages.counter.theorem import certificate
+from stages.counter.photometry import Photometry, measure
+from stages.counter.prediction import places_in
+from stages.counter.priors import TheoremConfig
+from stages.counter.theorem import APART_FWHM, CONFIRMED_SNR, LOOK_STEP_FWHM, certificate
+from stages.counter.theorem import Detections as Seen
 from stages.counter.train import logit
-from stages.records import Cutout, FloatArray, ImageCount
+from stages.records import ArcScore, Certificate, Cutout, FloatArray, ImageCount
 from stages.scaling import resolution_arcsec
 
+CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
 _MIN_CONFIDENCE = 0.5
 _SAME_FWHM = 0.35  # after refinement, detections this near are one
 _IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")
@@ -26,42 +31,105 @@ _IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Trained stage 2 on a device; `calibration` (2, 2) is slope and offset by class."""
+    """Trained stage 2 on a device; `calibration` (2, 2) is slope and offset by class, `prior` the theorem's beliefs."""
 
     net: nn.Module
     calibration: FloatArray
     device: str
+    prior: TheoremConfig = field(default_factory=TheoremConfig)
 
     def predict(self, cutouts: Sequence[Cutout]) -> list[ImageCount]:
         """Count the point-like images of N cutouts and ask whether a lens makes them."""
         found = detect(self.net, cutouts, self.device) if len(cutouts) else []
         return [self._count(cutout, detections) for cutout, detections in zip(cutouts, found, strict=True)]
 
+    def certify_arcs(self, cutout: Cutout, count: ImageCount, arc: ArcScore) -> tuple[Certificate, FloatArray]:
+        """The theorem on the peaks of a cutout's arcs, for sources that are no points; also these peaks (n, 2)."""
+        return certify_arcs(cutout, arc, count.deflector_xy_pix, count.deflector_confidence, self.prior)
+
     def _count(self, cutout: Cutout, found: Detections) -> ImageCount:
         slope, offset = self.calibration[found.kind].T
         confidence = 1 / (1 + np.exp(-(slope * logit(found.confidence) + offset)))
         image = (found.kind == _IMAGE) & (confidence >= _MIN_CONFIDENCE)
-        xy, flux, limit = refine(cutout, found.xy_pix[image])
-        fwhm = resolution_arcsec(cutout)
-        keep = distinct(xy, confidence[image], _SAME_FWHM * fwhm / cutout.pixel_scale_arcsec)
-        xy, flux, sure = xy[keep], flux[keep], confidence[image][keep]
-        deflector, trust = _deflector(found, confidence, cutout)
-        known_scale = "assumed_pixel_scale" not in cutout.reasons
-        verdict = certificate(
-            xy, flux, sure, deflector, trust, cutout.pixel_scale_arcsec if known_scale else float("nan"),
-            fwhm if known_scale else float("nan"), limit,
-        )  # fmt: skip
-        return ImageCount(cutout.id, xy, flux, sure, deflector, trust, verdict)
+        return count(cutout, found.xy_pix[image], confidence[image], *_deflector(found, confidence, cutout), self.prior)
 
 
-def load(path: Path, device: str = "cpu") -> Predictor:
+def load(path: Path, device: str = "cpu", prior: TheoremConfig | None = None) -> Predictor:
     """Read weights onto a device."""
     state, card = weights.load(path)
     config = configuration.from_mapping(CounterConfig, card.config, str(path))
     calibration = state.pop("calibration").numpy().astype(float)
     net = build(config.width)
     net.load_state_dict(state)
-    return Predictor(net.fuse().eval().to(device), calibration, device)  # type: ignore[operator]
+    net = net.fuse().eval().to(device)  # type: ignore[operator]
+    return Predictor(net, calibration, device, prior or TheoremConfig())
+
+
+def count(
+    cutout: Cutout,
+    xy_pix: FloatArray,
+    confidence: FloatArray,
+    deflector: FloatArray,
+    trust: float,
+    prior: TheoremConfig,
+) -> ImageCount:
+    """Measure detections (n, 2), judge them, and look in the pixels for the images that a lens would add."""
+    measured, sure = _measured(cutout, xy_pix, confidence, deflector)
+    first = _judged(cutout, measured, sure, deflector, trust, prior)
+    new = _confirmed(cutout, first, measured)
+    if not len(new):
+        return _record(cutout, measured, sure, deflector, trust, first)
+    start = np.vstack([measured.xy_pix, new])
+    measured, sure = _measured(cutout, start, np.append(sure, np.full(len(new), CONFIRMED_CONFIDENCE)), deflector)
+    second = _judged(cutout, measured, sure, deflector, trust, prior)
+    if second.log_bayes_factor > first.log_bayes_factor:  # the new image lies where it was looked for: no news
+        second = replace(second, log_bayes_factor=first.log_bayes_factor, verdict=first.verdict)
+    return _record(cutout, measured, sure, deflector, trust, second)
+
+
+def _measured(
+    cutout: Cutout, xy_pix: FloatArray, confidence: FloatArray, deflector: FloatArray
+) -> tuple[Photometry, FloatArray]:
+    """Points fitted in the pixels, surest first, of which no two are the same, and their confidences."""
+    points = measure(cutout, xy_pix, deflector)
+    sure = confidence[points.detection]
+    keep = distinct(points.xy_pix, sure, _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec)
+    return points.only(keep), sure[keep]
+
+
+def _judged(
+    cutout: Cutout, points: Photometry, sure: FloatArray, deflector: FloatArray, trust: float, prior: TheoremConfig
+) -> Certificate:
+    known_scale = "assumed_pixel_scale" not in cutout.reasons
+    nan = float("nan")
+    seen = Seen(
+        points.xy_pix, points.flux, sure, deflector, trust, cutout.pixel_scale_arcsec if known_scale else nan,
+        resolution_arcsec(cutout) if known_scale else nan, points.flux_limit, points.flux_err, points.xy_err_pix,
+    )  # fmt: skip
+    return certificate(seen, prior, points.leftover.look if points.leftover is not None else None)
+
+
+def _confirmed(cutout: Cutout, judged: Certificate, points: Photometry) -> FloatArray:
+    """Places (k, 2) of the images that were predicted and are there."""
+    fwhm, out = resolution_arcsec(cutout) / cutout.pixel_scale_arcsec, []
+    for place, ellipse, snr in zip(judged.missing_xy_pix, judged.missing_ellipse_pix, judged.missing_snr, strict=True):
+        if points.leftover is None or not snr > CONFIRMED_SNR:
+            continue
+        places, _ = places_in(place, ellipse, LOOK_STEP_FWHM * fwhm)
+        apart = (np.hypot(*(places[:, None] - points.xy_pix[None]).transpose(2, 0, 1)) > APART_FWHM * fwhm).all(1)
+        flux, error = points.leftover.look(places[apart])
+        if np.isfinite(flux).any():
+            out.append(places[apart][int(np.nanargmax(flux / error))])
+    return np.array(out).reshape(-1, 2)
+
+
+def _record(
+    cutout: Cutout, points: Photometry, sure: FloatArray, deflector: FloatArray, trust: float, judged: Certificate
+) -> ImageCount:
+    return ImageCount(
+        cutout.id, points.xy_pix, points.flux[:, 0], sure, deflector, trust, judged, points.xy_err_pix,
+        points.flux_err[:, 0],
+    )  # fmt: skip
 
 
 def distinct(xy: FloatArray, confidence: FloatArray, radius: float) -> npt.NDArray[np.intp]:

@@ -1,255 +1,264 @@
-"""The odd-number theorem applied to detected images, by way of a fitted lens.
+"""The odd-number theorem applied to detected images, by way of fitted lenses.
 
 What is seen is even (2 or 4), for the odd image is the demagnified maximum under the deflector; so an even count is
-never held against a candidate. A lens is fitted, ALL its images are found (odd, parity sum +1: Burke 1981), and every
-difference between these and the detections must have a name.
+never held against a candidate. Lenses are fitted to the detections and to parts of them, ALL images of each are found
+(odd, parity sum +1: Burke 1981), every difference from the detections gets a name and a probability, and what the
+lenses explain is weighed against chance by likelihood.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import logsumexp
 
+from stages.counter.hypotheses import Look, Reading, Scene, log_by_chance, log_look, readings
 from stages.counter.images import KINDS
-from stages.counter.lens_fit import Fit, fit
 from stages.counter.lens_model import Array
+from stages.counter.prediction import places_in, search_ellipse
+from stages.counter.priors import TheoremConfig
 from stages.records import Certificate
 
-MISSING_NAMES = (
-    "central_demagnified",  # the maximum under the deflector
-    "below_limit",
-    "merging_pair_unresolved",
-    "naked_cusp",  # of a lens with 3 bright images and no centre; said in the sentence, for no image is missing
-    "hidden_by_deflector",
-    "unexplained",  # the model makes a bright image where none was detected: look there again
-)
 ASSUMPTIONS = "Assumes one deflector plane, smooth and transparent; satellites and substructure add pairs of images."
-P_SUPPORTS = 0.05  # asked of positions and flux ratios together; random quartets pass three times as often at 0.01
 P_MIN = 0.01  # a lens drawn from the priors has misfitting positions this often
-P_MIN_FLUX = 1e-3  # of positions and flux ratios together; low, for anomalies are common
-P_MIN_CONTAMINANT = 0.2  # asked of what is left after a detection was set aside: four tries
 ASTROMETRIC_FLOOR_ARCSEC = 0.025  # substructure and departures from an ellipse (real quads, HST)
 DEFLECTOR_FLOOR_ARCSEC = 0.03  # between the centres of light and mass
 POINT_ERROR_FWHM, PEAK_ERROR_FWHM = 0.06, 0.3  # position errors of point images and of peaks along arcs
-FLUX_FLOOR_MAG = 0.5  # microlensing, variability, dust, substructure
+SYSTEMATIC_FWHM = 0.04  # of measured positions: what arcs and the PSF's shape add on simulated lenses
+CONFIRMED_SNR = 5.0  # of a flux measured where an image was predicted
+LOOK_STEP_FWHM, APART_FWHM = 0.4, 0.7  # between places looked at; between these and what is known
+FAR_FACTOR = 3.0  # beyond this many times the second smallest distance from the deflector lie field objects
 _MOST_IMAGES = 7  # detections beyond these, by confidence, are taken for contaminants
+_MOST_LOOKS = 3  # readings whose missing images are looked for in the pixels
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
-    """Detections in arcsec; `index` numbers them as the caller did."""
+class Detections:
+    """What was measured of the point images of one candidate, in pixels.
 
-    xy: Array
-    flux: Array
-    index: npt.NDArray[np.int64]
-    error: float
-    deflector: Array
-    deflector_error: float
-    fwhm: float
-    flux_limit: float
-
-    def only(self, keep: npt.ArrayLike) -> _Scene:
-        """Keep some detections."""
-        k = np.asarray(keep, dtype=np.int64)
-        return replace(self, xy=self.xy[k], flux=self.flux[k], index=self.index[k])
-
-
-@dataclass(frozen=True, eq=False)
-class _Reading:
-    """A fit of some detections with a name for each model image that is not among them."""
-
-    scene: _Scene
-    fit: Fit
-    missing: Array
-    names: tuple[str, ...]
-
-    @property
-    def consistent(self) -> bool:
-        """Whether every detection is an image, every unseen image has an excuse and the theorem holds."""
-        matched = int((self.fit.detection >= 0).sum()) == len(self.scene.xy)
-        return matched and "unexplained" not in self.names and self.fit.images.parity_sum == 1
-
-
-def certificate(
-    positions_pix: npt.ArrayLike,
-    fluxes: npt.ArrayLike,
-    confidences: npt.ArrayLike,
-    deflector_xy_pix: npt.ArrayLike,
-    deflector_confidence: float,
-    pixel_scale_arcsec: float,
-    psf_fwhm_arcsec: float,
-    flux_limit: float = float("nan"),
-    has_point_detections: bool = True,
-) -> Certificate:
-    """What the odd-number theorem says of one set of detections.
-
-    Parameters
-    ----------
-    positions_pix : (n, 2) detected images; rows that are not finite are ignored.
-    fluxes, confidences : (n,) in one unit, NaN where not measured, and 0..1.
+    xy_pix, confidence : (n, 2) and (n,) positions, of which rows that are not finite are ignored, and 0..1.
+    flux : (n,) or (n, B) in one unit for each column, NaN where not measured; the first column is compared with
+        magnifications, the others with it for colours. flux_err : the same shape, or None.
+    xy_err_pix : (n,) error per axis, or None.
     deflector_xy_pix, deflector_confidence : NaN where none was found; the fit then leaves its position free.
     pixel_scale_arcsec : NaN if unknown: an Einstein radius of about 1 arcsec is then assumed.
     psf_fwhm_arcsec : NaN if unknown: 2.5 pixels.
-    flux_limit : faintest point source that would have been detected (5 sigma), in the unit of `fluxes`; NaN if unknown.
-    has_point_detections : False for peaks along arcs, whose positions are poor: the verdict is then at most "possible".
+    flux_limit : faintest point source that would have been detected (5 sigma), in the unit of `flux`; NaN if unknown.
+    are_points : False for peaks along arcs, whose positions are poor: the verdict is then at most "possible".
     """
-    xy = np.asarray(positions_pix, dtype=np.float64).reshape(-1, 2)
-    good = np.isfinite(xy).all(1)
+
+    xy_pix: npt.ArrayLike
+    flux: npt.ArrayLike
+    confidence: npt.ArrayLike
+    deflector_xy_pix: npt.ArrayLike
+    deflector_confidence: float
+    pixel_scale_arcsec: float
+    psf_fwhm_arcsec: float
+    flux_limit: float = float("nan")
+    flux_err: npt.ArrayLike | None = None
+    xy_err_pix: npt.ArrayLike | None = None
+    are_points: bool = True
+
+
+def certificate(seen: Detections, prior: TheoremConfig | None = None, look: Look | None = None) -> Certificate:
+    """What the odd-number theorem says of one set of detections.
+
+    look : measures fluxes and errors of points at places (k, 2) in the pixels, what is detected taken away; predictions
+        are then put to the test, and what is found or not found changes the odds.
+    """
+    prior = prior or TheoremConfig()
+    xy = np.asarray(seen.xy_pix, dtype=np.float64).reshape(-1, 2)
+    good = np.asarray(np.isfinite(xy).all(axis=1))
     if good.sum() == 0:
         return Certificate("no_images", sentence="No point-like image is detected: the theorem says nothing.")
     if good.sum() == 1:
-        return Certificate("single", sentence="One point-like image: no evidence of lensing.")
-    error_part = POINT_ERROR_FWHM if has_point_detections else PEAK_ERROR_FWHM
-    known_scale = bool(np.isfinite(pixel_scale_arcsec))
-    origin = xy[good].mean(0)
-    scale = float(pixel_scale_arcsec)
-    if not known_scale:
+        return Certificate(
+            "single", sentence="One point-like image: no evidence of lensing.", hypothesis="single_point"
+        )
+    scene, origin, scale = _scene(seen, xy, good)
+    confidence = np.nan_to_num(np.asarray(seen.confidence, dtype=np.float64)[scene.index])
+    order = np.argsort(-confidence, kind="stable")
+    strongest = scene.only(np.sort(order[_near(scene)[order]][:_MOST_IMAGES]))
+    judged = _judge(strongest, prior, _in_arcsec(look, origin, scale, seen.flux_limit))
+    trust = seen.deflector_confidence
+    if judged.verdict == "inconsistent" and trust < 0.5 and np.isfinite(strongest.deflector).all():
+        judged = _judge(replace(strongest, deflector=np.full(2, np.nan)), prior, None)
+    known_scale = bool(np.isfinite(seen.pixel_scale_arcsec))
+    if judged.verdict == "supports" and not (seen.are_points and known_scale):
+        judged = replace(judged, verdict="possible")
+    return _record(judged, len(good), scene, origin, scale, known_scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """A verdict, the log odds it rests on, the best reading, S/N and depth at its missing images."""
+
+    verdict: str
+    log_bayes_factor: float
+    best: Reading | None
+    snr: Array
+    depth_mag: Array
+
+
+def _scene(seen: Detections, xy: Array, good: npt.NDArray[np.bool_]) -> tuple[Scene, Array, float]:
+    """Detections in arcsec about their centroid, that centroid in pixels, and arcsec per pixel."""
+    origin, scale = xy[good].mean(0), float(seen.pixel_scale_arcsec)
+    if not np.isfinite(scale):
         scale = 1.0 / max(float(np.sqrt(((xy[good] - origin) ** 2).sum(1).mean())), 1e-6)
-    fwhm = float(psf_fwhm_arcsec) if np.isfinite(psf_fwhm_arcsec) else 2.5 * scale
-    flux = np.asarray(fluxes, dtype=np.float64)[good]
-    confidence = np.nan_to_num(np.asarray(confidences, dtype=np.float64)[good])
-    deflector = np.asarray(deflector_xy_pix, dtype=np.float64)
-    trust = float(np.clip(np.nan_to_num(deflector_confidence, nan=1.0), 0.1, 1.0))
-    scene = _Scene(
+    fwhm = float(seen.psf_fwhm_arcsec) if np.isfinite(seen.psf_fwhm_arcsec) else 2.5 * scale
+    flux = np.asarray(seen.flux, dtype=np.float64).reshape(len(xy), -1)[good]
+    flux = np.where(flux > 0, flux, np.nan)
+    error = np.zeros_like(flux)
+    if seen.flux_err is not None:
+        error = 1.086 * np.nan_to_num(np.asarray(seen.flux_err, dtype=np.float64).reshape(len(xy), -1)[good]) / flux
+    place = np.full(int(good.sum()), (POINT_ERROR_FWHM if seen.are_points else PEAK_ERROR_FWHM) * fwhm)
+    if seen.xy_err_pix is not None:
+        measured = np.asarray(seen.xy_err_pix, dtype=np.float64)[good] * scale
+        place = np.where(np.isfinite(measured), np.hypot(measured, SYSTEMATIC_FWHM * fwhm), place)
+    trust = float(np.clip(np.nan_to_num(seen.deflector_confidence, nan=1.0), 0.1, 1.0))
+    scene = Scene(
         xy=(xy[good] - origin) * scale,
-        flux=np.where(flux > 0, flux, np.nan),
+        error=np.hypot(ASTROMETRIC_FLOOR_ARCSEC, place),
+        magnitude=-2.5 * np.log10(flux),
+        magnitude_err=error,
         index=np.flatnonzero(good),
-        error=float(np.hypot(ASTROMETRIC_FLOOR_ARCSEC, error_part * fwhm)),
-        deflector=(deflector - origin) * scale,
+        deflector=(np.asarray(seen.deflector_xy_pix, dtype=np.float64) - origin) * scale,
         deflector_error=float(np.hypot(DEFLECTOR_FLOOR_ARCSEC, 0.1 * fwhm) / np.sqrt(trust)),
         fwhm=fwhm,
-        flux_limit=flux_limit,
+        limit_mag=-2.5 * np.log10(seen.flux_limit) if seen.flux_limit > 0 else float("nan"),
     )
-    strongest = np.sort(np.argsort(-confidence, kind="stable")[:_MOST_IMAGES])
-    verdict, reading = _judge(scene.only(strongest))
-    if verdict == "inconsistent" and trust < 0.5 and np.isfinite(deflector).all():
-        verdict, reading = _judge(replace(scene, deflector=np.full(2, np.nan)).only(strongest))
-    if verdict == "supports" and not (has_point_detections and known_scale):
+    return scene, origin, scale
+
+
+def _near(scene: Scene) -> npt.NDArray[np.bool_]:
+    """Which detections may be images of one source: not those far outside all others as seen from the deflector."""
+    distance = np.hypot(*(scene.xy - scene.deflector).T)
+    if len(distance) < 3 or not np.isfinite(distance).all():
+        return np.ones(len(distance), bool)
+    return np.asarray(distance <= FAR_FACTOR * np.sort(distance)[1])
+
+
+def _in_arcsec(look: Look | None, origin: Array, scale: float, flux_limit: float) -> Look | None:
+    """The pixels' `look` for places in arcsec about the centroid."""
+    if look is None or not flux_limit > 0:
+        return None
+    return lambda places: look(places / scale + origin)
+
+
+def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
+    """Weigh every reading against chance, after looking where the best ones predict more images."""
+    known, chance = readings(scene, prior), log_by_chance(scene)
+    known = [r for r in known if np.isfinite(r.log_likelihood)]
+    if not known:
+        return _Judged("inconsistent", -np.inf, None, np.empty(0), np.empty(0))
+    log_like, looks = np.array([r.log_likelihood for r in known]), {}
+    for k in range(min(_MOST_LOOKS, len(known)) if look is not None else 0):
+        assert look is not None
+        looks[k] = _put_to_the_test(known[k], look)
+        log_like[k] += looks[k][2]
+    first = int(np.argmax(log_like))
+    best, factor = known[first], float(logsumexp(log_like)) - chance
+    unknown = np.full(len(best.missing), np.nan)
+    tested, depth, _ = looks.get(first, (unknown, unknown, 0.0))
+    depth = np.where(np.isfinite(depth), depth, scene.limit_mag)
+    odds = factor + float(np.log(prior.lens_odds))
+    n_images = len(best.scene.xy) + int((tested > CONFIRMED_SNR).sum())
+    strong = float(np.log(prior.strong_odds))
+    few = len(scene.xy) < 4  # two or three points hardly test a lens: only a misfit of their places counts against it
+    if odds < (-2 * strong if few else -strong) and not (few and best.fit.p_value > P_MIN):
+        verdict = "inconsistent"
+    elif odds > strong and len(best.scene.xy) > 2 and n_images > 3 and best.fit.p_value > P_MIN:
+        verdict = "supports"
+    else:
         verdict = "possible"
-    model, images = reading.fit.model, reading.fit.images
+    return _Judged(verdict, factor, best, tested, depth)
+
+
+def _put_to_the_test(reading: Reading, look: Look) -> tuple[Array, Array, float]:
+    """S/N and depth (mag) where a missing image should stand apart, and what the likelihood gains by looking there."""
+    fit, scene, gain = reading.fit, reading.scene, 0.0
+    snr, depth = np.full((2, len(reading.missing)), np.nan)
+    known = np.vstack([scene.xy, [(fit.model.x_arcsec, fit.model.y_arcsec)]])
+    for k, (image, name) in enumerate(zip(reading.missing, reading.names, strict=True)):
+        ellipse = search_ellipse(fit, int(image))
+        maximum = fit.images.kind[image] == KINDS.index("maximum")
+        if maximum or name == "merging_pair_unresolved" or not np.isfinite(ellipse).all():
+            continue
+        places, weight = places_in(fit.images.xy_arcsec[image], ellipse, LOOK_STEP_FWHM * scene.fwhm)
+        distance = np.hypot(*(places[:, None] - known[None]).transpose(2, 0, 1))
+        apart = (distance > APART_FWHM * scene.fwhm).all(1)
+        flux, error = look(places[apart])
+        good = np.isfinite(flux) & (error > 0)
+        predicted = 10 ** (-0.4 * reading.missing_mag[k])
+        if not good.any() or not np.isfinite(predicted):
+            continue
+        ratios = [log_look(f, e, predicted) for f, e in zip(flux[good], error[good], strict=True)]
+        w = weight[apart][good]
+        gain += float(logsumexp(ratios, b=w / w.sum())) - float(np.log(reading.unseen[k]))
+        snr[k], depth[k] = (flux[good] / error[good]).max(), -2.5 * np.log10(5 * np.median(error[good]))
+    return snr, depth, gain
+
+
+def _record(judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, known_scale: bool) -> Certificate:
+    """The certificate in the caller's pixels."""
+    best = judged.best
+    if best is None:
+        return Certificate(
+            judged.verdict, sentence=f"No lens of the family makes these images. {ASSUMPTIONS}",
+            hypothesis="chance_alignment", log_bayes_factor=judged.log_bayes_factor,
+        )  # fmt: skip
+    images, model = best.fit.images, best.fit.model
+    magnification, arrival = np.full(n, np.nan), np.full(n, np.nan)
+    seen = best.fit.detection >= 0
+    rows = best.scene.index[best.fit.detection[seen]]
+    magnification[rows], arrival[rows] = images.magnification[seen], 1.0 + np.flatnonzero(seen)
+    ellipse = np.array([search_ellipse(best.fit, int(k)) for k in best.missing]).reshape(-1, 4)
+    counts = np.bincount(images.kind, minlength=3)
     return Certificate(
-        verdict,
-        reading.fit.p_value,
+        judged.verdict,
+        best.fit.p_value,
         float(len(images.kind)),
         float(images.parity_sum),
-        reading.missing / scale + origin,
-        reading.names,
+        images.xy_arcsec[best.missing].reshape(-1, 2) / scale + origin,
+        best.names,
         model.theta_e_arcsec if known_scale else float("nan"),
-        _sentence(verdict, reading, scene, known_scale),
+        sentence(judged, scene, known_scale),
+        hypothesis=best.hypothesis if judged.verdict != "inconsistent" else "chance_alignment",
+        log_bayes_factor=judged.log_bayes_factor,
+        n_positive=float(counts[0] + counts[2]),
+        n_negative=float(counts[1]),
+        image_magnification=magnification,
+        image_arrival=arrival,
+        missing_magnification=images.magnification[best.missing],
+        missing_depth_mag=best.missing_mag - judged.depth_mag,
+        missing_ellipse_pix=np.column_stack([ellipse[:, :2] / scale, ellipse[:, 2], ellipse[:, 3] / scale]),
+        missing_snr=judged.snr,
     )
 
 
-def _read(scene: _Scene) -> _Reading:
-    """Fit the detections and name the model images that are not among them."""
-    fitted = fit(scene.xy, np.full(len(scene.xy), scene.error), scene.deflector, scene.deflector_error)
-    missing, names = _name_missing(scene, fitted)
-    return _Reading(scene, fitted, missing, names)
-
-
-def _name_missing(scene: _Scene, fitted: Fit) -> tuple[Array, tuple[str, ...]]:
-    """Positions and names of the model images without a detection; brightnesses relative to the detected ones."""
-    images, seen = fitted.images, fitted.detection >= 0
-    magnification = np.abs(images.magnification)
-    flux, limit = magnification, 0.3 * magnification[seen].min() if seen.any() else 0.0
-    measured = scene.flux[fitted.detection[seen]]
-    if np.isfinite(measured).any():
-        flux = magnification * float(np.nanmedian(measured / magnification[seen]))
-        limit = scene.flux_limit if np.isfinite(scene.flux_limit) else 0.5 * float(np.nanmin(measured))
-    centre, names = np.array([fitted.model.x_arcsec, fitted.model.y_arcsec]), []
-    for i in np.flatnonzero(~seen):
-        here = images.xy_arcsec[i]
-        from_centre = float(np.hypot(*(here - centre)))
-        from_image = float(np.hypot(*(scene.xy - here).T).min())
-        if KINDS[images.kind[i]] == "maximum" and (flux[i] < limit or magnification[i] < 0.1 * magnification.max()):
-            names.append("central_demagnified")
-        elif from_centre < (1.0 if KINDS[images.kind[i]] == "maximum" else 0.5) * scene.fwhm:
-            names.append("hidden_by_deflector")
-        elif from_image < scene.fwhm:
-            names.append("merging_pair_unresolved")
-        else:
-            names.append("below_limit" if flux[i] < 1.5 * limit else "unexplained")
-    return images.xy_arcsec[~seen].reshape(-1, 2), tuple(names)
-
-
-def _judge(scene: _Scene) -> tuple[str, _Reading]:
-    """Verdict and the reading it rests on."""
-    n = len(scene.xy)
-    if n > 4:
-        return _judge_many(scene)
-    reading = _read(scene)
-    if n == 2:
-        hopeless = reading.fit.p_value < 1e-3 and _same_side(scene)
-        return ("inconsistent" if hopeless else "possible"), reading
-    joint = _joint_p_value(reading)
-    if n == 3 and reading.fit.p_value > P_MIN:
-        return "possible", reading
-    if n == 4 and reading.fit.p_value > P_MIN and joint > P_MIN_FLUX and reading.consistent:
-        return ("supports" if joint > P_SUPPORTS else "possible"), reading
-    if not np.isfinite(scene.deflector).all():  # without its centre the rest would be tested by priors alone
-        return "inconsistent", reading
-    rest = [_read(scene.only([k for k in range(n) if k != dropped])) for dropped in range(n)]
-    rest = [r for r in rest if r.fit.p_value > P_MIN_CONTAMINANT and r.consistent and not _same_side(r.scene)]
-    if n == 4:  # one excuse is enough: with two, chance quartets pass
-        rest = [r for r in rest if set(r.names) <= {"central_demagnified", "hidden_by_deflector"}]
-    if rest:
-        return "possible", max(rest, key=lambda r: r.fit.p_value)
-    return "inconsistent", reading
-
-
-def _judge_many(scene: _Scene) -> tuple[str, _Reading]:
-    """Best four of five or more detections; the more choices, the better the best must be."""
-    readings = [_read(scene.only(subset)) for subset in combinations(range(len(scene.xy)), 4)]
-    threshold = min(P_MIN * len(readings), 0.3)
-    best = max(readings, key=lambda r: (r.consistent, r.fit.p_value))
-    if not (best.consistent and best.fit.p_value > threshold):
-        return "inconsistent", best
-    others = scene.only(sorted(set(range(len(scene.xy))) - {list(scene.index).index(i) for i in best.scene.index}))
-    distance = np.hypot(*(others.xy[:, None] - best.missing[None]).transpose(2, 0, 1))
-    explained = bool((distance.min(1, initial=np.inf) < 0.5 * scene.fwhm).all())
-    return ("supports" if explained and _joint_p_value(best) > P_SUPPORTS else "possible"), best
-
-
-def _same_side(scene: _Scene) -> bool:
-    """Whether two images lie within 60 degrees of each other as seen from a known deflector."""
-    if len(scene.xy) != 2 or not np.isfinite(scene.deflector).all():
-        return False
-    a, b = scene.xy - scene.deflector
-    return bool(a @ b > 0.5 * np.hypot(*a) * np.hypot(*b))
-
-
-def _joint_p_value(reading: _Reading) -> float:
-    """Chance of a larger misfit of positions and flux ratios together, the latter with `FLUX_FLOOR_MAG` as error."""
-    seen = reading.fit.detection >= 0
-    ratio = reading.scene.flux[reading.fit.detection[seen]] / np.abs(reading.fit.images.magnification[seen])
-    ratio = ratio[np.isfinite(ratio)]
-    if len(ratio) < 2:
-        return reading.fit.p_value
-    magnitude = -2.5 * np.log10(ratio)
-    chi2 = reading.fit.chi2 + float((((magnitude - magnitude.mean()) / FLUX_FLOOR_MAG) ** 2).sum())
-    return float(chi2_distribution.sf(chi2, reading.fit.dof + len(ratio) - 1))
-
-
-def _sentence(verdict: str, reading: _Reading, scene: _Scene, known_scale: bool) -> str:
+def sentence(judged: _Judged, scene: Scene, known_scale: bool) -> str:
     """The verdict as an astronomer would write it, and what it assumes."""
-    fitted, names = reading.fit, [name.replace("_", " ") for name in reading.names]
+    best = judged.best
+    assert best is not None
+    fitted, names = best.fit, [name.replace("_", " ") for name in best.names]
     counts = np.bincount(fitted.images.kind, minlength=3)
     radius = f"an Einstein radius of {fitted.model.theta_e_arcsec:.2f} arcsec" if known_scale else "unknown scale"
-    outcome = {"supports": "are those of", "possible": "could be those of", "inconsistent": "are not those of"}[verdict]
+    outcome = {"supports": "are those of", "possible": "could be those of", "inconsistent": "are not those of"}
     text = (
-        f"{len(reading.scene.xy)} of {len(scene.xy)} detections {outcome} an isothermal ellipsoid with shear and"
-        f" {radius} (p = {fitted.p_value:.2g}), which makes {len(fitted.images.kind)} images"
+        f"{len(best.scene.xy)} of {len(scene.xy)} detections {outcome[judged.verdict]} an isothermal ellipsoid with"
+        f" shear and {radius} (p = {fitted.p_value:.2g}, ln of the Bayes factor against chance"
+        f" {judged.log_bayes_factor:+.1f}), which makes {len(fitted.images.kind)} images"
         f" ({counts[0]} minima, {counts[1]} saddles, {counts[2]} maxima; parity sum {fitted.images.parity_sum:+d})"
     )
     text += f"; not detected: {', '.join(names)}" if names else ""
-    outside = sorted(
-        set(scene.index.tolist()) - set(reading.scene.index[fitted.detection[fitted.detection >= 0]].tolist())
-    )
+    for name, snr in zip(names, judged.snr, strict=True):
+        found = f"there at {snr:.1f} sigma" if snr > CONFIRMED_SNR else f"not there ({snr:.1f} sigma)"
+        text += f"; looked for in the pixels, the image {name} is {found}" if np.isfinite(snr) else ""
+    outside = sorted(set(scene.index.tolist()) - set(best.scene.index.tolist()))
     text += f"; contaminant: detection {', '.join(map(str, outside))}" if outside else ""
-    text += "; a naked cusp" if tuple(counts) == (2, 1, 0) and len(scene.xy) >= 3 else ""
-    text += "; two images hardly test a lens" if len(reading.scene.xy) == 2 else ""
+    text += "; a naked cusp" if best.hypothesis == "naked_cusp" else ""
+    text += "; two images hardly test a lens" if len(best.scene.xy) == 2 else ""
     text += "" if np.isfinite(scene.deflector).all() else "; the deflector is not seen"
     return f"{text}. {ASSUMPTIONS}"

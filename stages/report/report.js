@@ -474,7 +474,8 @@ function numbers(row) {
     ["score", fixed(row.score, 4)], ["p lens", withError(row.p_lens, row.p_lens_err, 3)],
     ["images seen / in model", `${fixed(row.n_images, 0)} / ${fixed(row.n_images_model, 0)}`],
     ["parity sum", has(row.parity_sum) ? (row.parity_sum > 0 ? "+" : "") + row.parity_sum.toFixed(0).replace("-", "−") : "—"],
-    ["theorem p-value", fixed(row.theorem_p_value, 3)], ["arc score", fixed(row.arc_score, 3)],
+    ["theorem p-value", fixed(row.theorem_p_value, 3)], ["ln Bayes factor, lens / chance", fixed(row.theorem_log_bayes_factor, 1)],
+    ["hypothesis", row.theorem_hypothesis.replaceAll("_", " ") || "—"], ["arc score", fixed(row.arc_score, 3)],
     ["Einstein radius", withError(row.theta_e_arcsec, row.theta_e_err_arcsec, 2, "″")],
   ]);
 }
@@ -484,8 +485,9 @@ function more(row) {
   section.append(pairs([["rank", row.rank ?? "—"], ["RA, Dec", `${fixed(row.ra_deg, 5)}, ${fixed(row.dec_deg, 5)}`], ["file", row.source]]));
   if (!row.image_x_pix.length) return section;
   const body = row.image_x_pix.map((x, k) => el("tr", {},
-    ...[String(k + 1), fixed(x, 2), fixed(row.image_y_pix[k], 2), fixed(row.image_confidence[k], 2)].map((t) => el("td", {}, t))));
-  section.append(el("table", {}, el("thead", {}, el("tr", {}, ...["image", "x / pix", "y / pix", "confidence"].map((t) => el("th", {}, t)))), el("tbody", {}, body)));
+    ...[String(k + 1), fixed(x, 2), fixed(row.image_y_pix[k], 2), fixed(row.image_confidence[k], 2),
+      fixed(row.image_magnification[k], 1), fixed(row.image_arrival[k], 0)].map((t) => el("td", {}, t))));
+  section.append(el("table", {}, el("thead", {}, el("tr", {}, ...["image", "x / pix", "y / pix", "confidence", "model magnification", "arrival"].map((t) => el("th", {}, t)))), el("tbody", {}, body)));
   return section;
 }
 

@@ -11,7 +11,7 @@ from stages.counter.detector import PSF_PIX, CounterConfig, build, detect, frame
 from stages.counter.pictures import true_boxes, write_pictures
 from stages.counter.predict import load
 from stages.dataset import read_shards
-from tests.counter.test_centroid import scene
+from tests.counter.test_photometry import scene
 
 
 def test_frame_spans_the_resolution_and_covers_the_cutout() -> None:

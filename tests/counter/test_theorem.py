@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stages.counter.hypotheses import MISSING_NAMES
 from stages.counter.images import all_images
 from stages.counter.lens_fit import fit
 from stages.counter.lens_model import LensModel
-from stages.counter.theorem import ASSUMPTIONS, MISSING_NAMES, certificate
+from stages.counter.theorem import ASSUMPTIONS, Detections, certificate
 from stages.records import Certificate
 
 LENS = LensModel(1.0, 0.12, -0.06, 0.03, 0.04, core_arcsec=0.01)
@@ -24,7 +25,8 @@ def bright(source, lens=LENS):
 
 def judge(xy, flux=None, deflector=(0.0, 0.0), fwhm=0.1, scale=1.0, **more) -> Certificate:
     flux = np.full(len(xy), np.nan) if flux is None else flux
-    return certificate(xy, flux, np.ones(len(xy)), deflector, 1.0, scale, fwhm, **more)
+    look = more.pop("look", None)
+    return certificate(Detections(xy, flux, np.ones(len(xy)), deflector, 1.0, scale, fwhm, **more), look=look)
 
 
 def test_fit_recovers_the_lens_that_made_a_quad():
@@ -72,6 +74,45 @@ def test_two_stars_on_one_side_of_the_deflector_are_no_lens():
     assert judge(np.array([(2.0, 0.1), (0.7, -0.1)])).verdict == "inconsistent"
 
 
+def test_a_quad_is_told_by_magnifications_parities_and_order_of_arrival():
+    images = all_images(LENS, QUAD_SOURCE)
+    keep = np.flatnonzero(images.kind < 2)[[2, 0, 3, 1]]
+    result = judge(images.xy_arcsec[keep], np.abs(images.magnification[keep]))
+    assert (result.hypothesis, result.n_positive, result.n_negative) == ("four_images", 3, 2)
+    assert result.log_bayes_factor > np.log(10)
+    np.testing.assert_array_equal(result.image_arrival, keep + 1)
+    np.testing.assert_allclose(result.image_magnification, images.magnification[keep], rtol=0.35)
+
+
+def test_colours_that_differ_count_against_a_lens():
+    xy, flux = bright(DOUBLE_SOURCE)
+    same, other = np.column_stack([flux, 2 * flux]), np.column_stack([flux, flux * (1, 3)])
+    assert judge(xy, same).log_bayes_factor > judge(xy, flux).log_bayes_factor > judge(xy, other).log_bayes_factor
+
+
+def hidden_image(flux_there, error=0.1):
+    """A triple made by taking one image from a quad, judged with pixels in which it has another flux."""
+    xy, flux = bright(QUAD_SOURCE)
+    k = int(flux.argmin())
+
+    def look(places):
+        near = np.hypot(*(places - xy[k]).T) < 0.15
+        return np.where(near, flux_there * flux[k], 0.0), np.full(len(places), error)
+
+    more = {"flux_limit": 5 * error, "xy_err_pix": np.full(3, 0.005)}
+    return judge(np.delete(xy, k, 0), np.delete(flux, k), look=look, **more)
+
+
+def test_a_predicted_image_that_is_there_confirms_and_one_that_is_not_speaks_against():
+    blind = judge(*(np.delete(part, bright(QUAD_SOURCE)[1].argmin(), 0) for part in bright(QUAD_SOURCE)))
+    there, absent = hidden_image(1.0), hidden_image(0.0)
+    assert there.verdict == "supports"
+    assert there.log_bayes_factor > blind.log_bayes_factor + 2 > absent.log_bayes_factor + 2
+    assert np.nanmax(there.missing_snr) > 5 > np.nanmax(absent.missing_snr)
+    assert "looked for in the pixels" in there.sentence
+    assert absent.verdict == "possible"
+
+
 @pytest.mark.parametrize("dropped", range(4))
 def test_a_removed_image_is_predicted_at_its_place(dropped):
     xy, flux = bright(QUAD_SOURCE)
@@ -117,8 +158,16 @@ def test_quartets_far_from_any_lens_are_inconsistent(seed):
 
 def test_a_star_beside_a_quad_is_named_a_contaminant():
     xy, flux = bright(QUAD_SOURCE)
-    result = judge(np.vstack([xy, (2.1, -1.9)]), np.append(flux, flux.mean()))
-    assert result.verdict == "possible"
+    result = judge(np.vstack([xy, (1.2, -1.3)]), np.append(flux, flux.mean()))
+    assert result.hypothesis == "one_contaminant"
+    assert np.isfinite(result.image_arrival).tolist() == [True] * 4 + [False]
+    assert "contaminant: detection 4" in result.sentence
+
+
+def test_a_star_far_outside_a_quad_changes_nothing():
+    xy, flux = bright(QUAD_SOURCE)
+    result = judge(np.vstack([xy, (3.5, -2.5)]), np.append(flux, flux.mean()))
+    assert (result.verdict, result.hypothesis) == ("supports", "four_images")
     assert "contaminant: detection 4" in result.sentence
 
 
@@ -143,7 +192,8 @@ def test_verdict_is_blind_to_rotation_translation_and_pixel_scale(source, deflec
     assert moved.p_value == pytest.approx(base.p_value, abs=0.02)
     assert moved.missing_names == base.missing_names
     expected = (base.missing_xy_pix @ turn.T) / 0.05 + (40, 17)
-    np.testing.assert_allclose(moved.missing_xy_pix, expected, atol=1.0)
+    reach = np.maximum(1.0, moved.missing_ellipse_pix[:, 0])
+    assert (np.hypot(*(moved.missing_xy_pix - expected).T) < reach).all()
 
 
 def test_order_of_the_detections_does_not_matter():
@@ -170,7 +220,7 @@ def test_unknown_pixel_scale_or_arc_peaks_cap_the_verdict():
     unknown = judge(xy, flux, scale=np.nan, fwhm=np.nan)
     assert unknown.verdict == "possible"
     assert np.isnan(unknown.theta_e_arcsec)
-    assert judge(xy, flux, has_point_detections=False).verdict == "possible"
+    assert judge(xy, flux, are_points=False).verdict == "possible"
 
 
 def test_identical_detections_do_not_break_it():

@@ -1,5 +1,6 @@
 import csv
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,7 +45,8 @@ def test_columns_are_the_contract_in_its_order_then_the_rest_of_candidate(tmp_pa
     table = write_candidates(to_table([row("a", 0.5)]), tmp_path)
     assert tuple(table.column_names[: len(CONTRACT_COLUMNS)]) == CONTRACT_COLUMNS
     rest = table.column_names[len(CONTRACT_COLUMNS) :]
-    assert rest == ["deflector_x_pix", "deflector_y_pix", "missing_names", "theorem_sentence"]
+    assert rest[:4] == ["deflector_x_pix", "deflector_y_pix", "missing_names", "theorem_sentence"]
+    assert set(rest) == {f.name for f in fields(Candidate)} - set(CONTRACT_COLUMNS)
     assert list(written_csv(tmp_path)[0]) == table.column_names
 
 

@@ -1,0 +1,243 @@
+"""Joint fit, in the pixels, of all detected points and the deflector: positions, fluxes and their errors.
+
+Points are PSFs; what is smooth - the deflector, the hosts' light under each point, the sky - is a sum of wide
+Gaussians and a plane. Places move by Gauss-Newton, everything else is linear. A point whose pixels ask for two becomes
+two. What is left over can be asked for a point anywhere (`Leftover.look`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.counter.psf import Psf, psf_of
+from stages.records import Cutout, FloatArray
+
+_ROUNDS = 8
+_WINDOW_FWHM, _SMALLEST_WINDOW_PIX = 1.0, 3.0
+_MAX_MOVE_FWHM = 0.6  # a fit that leaves the detection further behind has found something else
+_DEFLECTOR_FWHM = (0.5, 1.0, 2.0)  # widths (sigma) of the Gaussians that make the deflector, in units of the FWHM
+_HOST_FWHM = 1.2  # width (sigma) of the smooth light under a point
+_PSF_ERROR = 0.03  # part of a pixel's light that the PSF model leaves unexplained
+_FAINTEST = 1e-12
+# A merged pair against a PSF of another shape than ours: simulated round and elongated stars, seen with a Moffat, look
+# like pairs at most 0.5 FWHM apart or of at most 0.15 of the light, with gains to 280; real pairs gain about 1000.
+_SPLIT_GAIN, _SPLIT_FWHM, _SPLIT_RATIO = 150.0, 0.55, 0.15  # fall of chi2 per unexplained unit; separation; light
+_SPLIT_START_FWHM, _SPLIT_MISFIT = (
+    0.35,
+    1.5,
+)  # half the separation to begin with; reduced chi2 below which none is tried
+
+
+@dataclass(frozen=True, eq=False)
+class Leftover:
+    """One band's pixels less everything fitted, and their noise."""
+
+    residual: FloatArray
+    sigma: FloatArray
+    valid: npt.NDArray[np.bool_]
+    psf: Psf
+
+    def look(self, places_xy_pix: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Flux (k,) and error of a point at each place (k, 2), on a local plane; NaN where no pixel is valid."""
+        flux, error = np.full(len(places_xy_pix), np.nan), np.full(len(places_xy_pix), np.nan)
+        radius = max(1.5 * _WINDOW_FWHM * self.psf.fwhm_pix, _SMALLEST_WINDOW_PIX)
+        for k, place in enumerate(places_xy_pix):
+            rows, columns = _discs(self.valid, place[None], radius)
+            if len(rows) < 8:
+                continue
+            dx, dy = columns - place[0], rows - place[1]
+            design = np.column_stack([self.psf.value(dx, dy), np.ones(len(rows)), dx / radius, dy / radius])
+            value, weight = self.residual[rows, columns], 1 / self.sigma[rows, columns]
+            covariance = np.linalg.pinv((design * weight[:, None] ** 2).T @ design)
+            answer = covariance @ ((design * weight[:, None] ** 2).T @ value)
+            chi2 = float((((value - design @ answer) * weight) ** 2).sum()) / (len(rows) - 4)
+            flux[k], error[k] = answer[0], np.sqrt(covariance[0, 0] * max(1.0, chi2))
+        return flux, error
+
+
+@dataclass(frozen=True, eq=False)
+class Photometry:
+    """Points measured in one cutout.
+
+    xy_pix : (n, 2); xy_err_pix : (n,) per axis, NaN where the fit failed and the detection's place was kept.
+    flux, flux_err : (n, B) in each band's unit, the band with the clearest points first; NaN where not measured.
+    detection : (n,) row of the detection that each point began as; twice the same for the halves of a merged pair.
+    flux_limit : 5 sigma of a point on the sky, in that band; leftover : that band without what was fitted, or None.
+    """
+
+    xy_pix: FloatArray
+    xy_err_pix: FloatArray
+    flux: FloatArray
+    flux_err: FloatArray
+    detection: npt.NDArray[np.intp]
+    flux_limit: float
+    leftover: Leftover | None
+
+    def only(self, rows: npt.NDArray[np.intp]) -> Photometry:
+        """Keep some points; the leftover stays that of all."""
+        names = ("xy_pix", "xy_err_pix", "flux", "flux_err", "detection")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+@dataclass(frozen=True, eq=False)
+class _Band:
+    """One band's pixels and PSF."""
+
+    image: FloatArray
+    sigma: FloatArray
+    valid: npt.NDArray[np.bool_]
+    psf: Psf
+    limit: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """A fit in one band; chi2 counts PSF errors as noise, `excess` is the factor by which errors were raised."""
+
+    xy: FloatArray
+    xy_err: FloatArray
+    flux: FloatArray
+    flux_err: FloatArray
+    chi2: float = np.inf
+    excess: float = 1.0
+    smooth: FloatArray | None = None  # amplitudes of the Gaussians in `_wide`
+
+
+def measure(cutout: Cutout, xy_pix: FloatArray, deflector_xy_pix: FloatArray) -> Photometry:
+    """Fit points near `xy_pix` (n, 2) with the deflector, NaN where there is none."""
+    start, n_bands = np.asarray(xy_pix, float).reshape(-1, 2), len(cutout.bands)
+    if not len(start):
+        none = np.empty((0, n_bands))
+        return Photometry(start, np.empty(0), none, none, np.empty(0, np.intp), np.nan, None)
+    bands = [_band(cutout, b) for b in range(n_bands)]
+    tries = [_fit(band, start, deflector_xy_pix) for band in bands]
+    worth = [float(np.nansum(np.clip(t.flux / band.limit, 0, 1e3))) for t, band in zip(tries, bands, strict=True)]
+    first = int(np.argmax(worth))
+    best, origin = _split_pairs(bands[first], tries[first], deflector_xy_pix)
+    others = [_fit(band, best.xy, deflector_xy_pix, rounds=1) for b, band in enumerate(bands) if b != first]
+    flux = np.column_stack([best.flux, *(o.flux for o in others)])
+    flux_err = np.column_stack([best.flux_err, *(o.flux_err for o in others)])
+    left = _leftover(bands[first], best, deflector_xy_pix)
+    return Photometry(best.xy, best.xy_err, flux, flux_err, origin, bands[first].limit, left)
+
+
+def _band(cutout: Cutout, band: int) -> _Band:
+    """Pixels with their noise: the file's variance where it gives one, else what neighbouring pixels differ by."""
+    image, psf = cutout.flux[band].astype(float), psf_of(cutout, band)
+    valid = cutout.valid[band] & np.isfinite(image)
+    step = np.diff(image, axis=1)[valid[:, 1:] & valid[:, :-1]]
+    sky = float(1.4826 * np.median(np.abs(step)) / np.sqrt(2)) if step.size else np.nan
+    known = np.isfinite(cutout.variance[band]) & (cutout.variance[band] > 0)
+    sigma = np.where(known, np.sqrt(np.where(known, cutout.variance[band], 1.0)), sky)
+    floor = max(0.3 * sky, _FAINTEST) if np.isfinite(sky) else _FAINTEST
+    return _Band(np.where(valid, image, 0.0), np.maximum(sigma, floor), valid, psf, 5 * sky * psf.noise_area_pix**0.5)
+
+
+def _fit(band: _Band, start: FloatArray, deflector: FloatArray, rounds: int = _ROUNDS) -> _Points:
+    """Fit points that begin at `start` (n, 2); with one round the positions stay."""
+    n, fwhm, xy = len(start), band.psf.fwhm_pix, start.copy()
+    flux, flux_err, xy_err = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    places = np.vstack([start, deflector[None]]) if np.isfinite(deflector).all() else start
+    rows, columns = _discs(band.valid, places, max(_WINDOW_FWHM * fwhm, _SMALLEST_WINDOW_PIX))
+    if len(rows) < 3 * n + 6:
+        return _Points(start, xy_err, flux, flux_err)
+    value, noise = band.image[rows, columns], band.sigma[rows, columns]
+    plane = [np.ones(len(rows)), (columns - columns.mean()) / fwhm, (rows - rows.mean()) / fwhm]
+    wide = _wide(start, deflector, fwhm)
+    smooth = np.column_stack([*plane, *(_gauss(rows, columns, w) for w in wide)])
+    weight, chi2, excess = 1 / noise, np.inf, 1.0
+    for turn in range(rounds):
+        shapes = [band.psf.with_gradient(columns - x, rows - y) for x, y in xy]
+        point = np.column_stack([s[:, 0] for s in shapes])
+        slopes = [s[:, 1:] * f for s, f in zip(shapes, flux, strict=True)] if turn else []
+        design = np.column_stack([point, *slopes, smooth])
+        weighted = design * weight[:, None]
+        scale = np.sqrt((weighted**2).sum(0)) + _FAINTEST
+        weighted /= scale
+        normal = weighted.T @ weighted
+        normal[np.diag_indices_from(normal)] += 1e-9  # wide Gaussians may nearly repeat each other
+        covariance = np.linalg.inv(normal)
+        answer = covariance @ (weighted.T @ (value * weight)) / scale
+        error = np.sqrt(np.maximum(np.diag(covariance), 0)) / scale
+        flux, flux_err = np.maximum(answer[:n], _FAINTEST), error[:n]
+        if turn:
+            xy = xy + np.clip(answer[n : 3 * n].reshape(n, 2), -0.15 * fwhm, 0.15 * fwhm)
+            xy_err = np.sqrt((error[n : 3 * n].reshape(n, 2) ** 2).mean(1))
+        chi2 = float((((value - design @ answer) * weight) ** 2).sum())
+        excess = max(1.0, float(np.sqrt(chi2 / max(len(rows) - design.shape[1], 1))))
+        weight = 1 / np.hypot(noise, _PSF_ERROR * (point @ flux))
+    xy_err, flux_err = xy_err * excess, flux_err * excess  # what the model leaves unexplained counts as noise
+    lost = (np.hypot(*(xy - start).T) > _MAX_MOVE_FWHM * fwhm) | (flux < 2 * flux_err) | ~np.isfinite(flux)
+    xy_err, flux, flux_err = (np.where(lost, np.nan, part) for part in (xy_err, flux, flux_err))
+    amplitudes = answer[-len(wide) :] if len(wide) else np.empty(0)
+    return _Points(np.where(lost[:, None], start, xy), xy_err, flux, flux_err, chi2, excess, amplitudes)
+
+
+def _split_pairs(band: _Band, whole: _Points, deflector: FloatArray) -> tuple[_Points, npt.NDArray[np.intp]]:
+    """Make a point two where its pixels are far better described so; also the row each point began as."""
+    origin = np.arange(len(whole.xy))
+    if whole.excess**2 < _SPLIT_MISFIT:
+        return whole, origin
+    for k in np.argsort(-np.nan_to_num(whole.flux[origin]), kind="stable"):
+        at = int(np.flatnonzero(origin == k)[0])
+        pairs = [_pair(band, whole, at, angle, deflector) for angle in np.deg2rad((0, 45, 90, 135))]
+        best = min(pairs, key=lambda p: p.chi2)
+        half = best.flux[[at, -1]]
+        apart = np.hypot(*(best.xy[at] - best.xy[-1]))
+        gain = (whole.chi2 - best.chi2) / best.excess**2
+        if gain > _SPLIT_GAIN and apart > _SPLIT_FWHM * band.psf.fwhm_pix and half.min() > _SPLIT_RATIO * half.sum():
+            whole, origin = best, np.append(origin, k)
+    return whole, origin
+
+
+def _pair(band: _Band, whole: _Points, k: int, angle: float, deflector: FloatArray) -> _Points:
+    step = _SPLIT_START_FWHM * band.psf.fwhm_pix * np.array([np.cos(angle), np.sin(angle)])
+    start = np.vstack([whole.xy, whole.xy[k] + step])
+    start[k] -= step
+    return _fit(band, start, deflector)
+
+
+def _leftover(band: _Band, points: _Points, deflector: FloatArray) -> Leftover:
+    """The whole band less the fitted points and Gaussians; the plane stays, for `look` has its own."""
+    rows, columns = (a.ravel() for a in np.mgrid[: band.image.shape[0], : band.image.shape[1]])
+    model = np.zeros(len(rows))
+    for (x, y), flux in zip(points.xy, np.nan_to_num(points.flux), strict=True):
+        model += flux * band.psf.with_gradient(columns - x, rows - y)[:, 0]
+    sigma = np.hypot(band.sigma.ravel(), _PSF_ERROR * model)
+    if points.smooth is not None:
+        for wide, amplitude in zip(_wide(points.xy, deflector, band.psf.fwhm_pix), points.smooth, strict=True):
+            model += amplitude * _gauss(rows, columns, wide)
+    shape = band.image.shape
+    return Leftover(band.image - model.reshape(shape), sigma.reshape(shape), band.valid, band.psf)
+
+
+def _wide(points: FloatArray, deflector: FloatArray, fwhm: float) -> list[tuple[float, float, float]]:
+    """Centre and sigma of every Gaussian in the smooth light."""
+    out = [(float(x), float(y), _HOST_FWHM * fwhm) for x, y in points]
+    if np.isfinite(deflector).all():
+        out += [(float(deflector[0]), float(deflector[1]), w * fwhm) for w in _DEFLECTOR_FWHM]
+    return out
+
+
+def _gauss(rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], wide: tuple[float, float, float]) -> FloatArray:
+    return np.asarray(np.exp(-0.5 * ((columns - wide[0]) ** 2 + (rows - wide[1]) ** 2) / wide[2] ** 2))
+
+
+def _discs(
+    valid: npt.NDArray[np.bool_], places: FloatArray, radius: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the valid pixels within a radius of any of the places."""
+    height, width = valid.shape
+    x0, y0 = np.maximum(np.floor(places.min(0) - radius).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(places.max(0) + radius).astype(int) + 1, (width, height))
+    if x1 <= x0 or y1 <= y0:
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    y, x = np.mgrid[y0:y1, x0:x1]
+    near = np.zeros(y.shape, bool)
+    for a, b in places:
+        near |= (x - a) ** 2 + (y - b) ** 2 <= radius**2
+    near &= valid[y0:y1, x0:x1]
+    return y[near], x[near]

@@ -1,0 +1,119 @@
+"""Joint fit in the pixels against Gaussians drawn by their formula."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stages.counter.photometry import measure
+from stages.counter.predict import distinct
+from stages.counter.train import matched
+from stages.records import Cutout
+
+
+def scene(
+    points: list[tuple[float, float, float]],
+    sky: float = 0.02,
+    slope: float = 0.0,
+    fwhm_pix: float = 3.0,
+    seed: int = 0,
+) -> Cutout:
+    y, x = np.mgrid[0:40, 0:40]
+    sigma = fwhm_pix / 2.3548
+    flux = sum(
+        f / (2 * np.pi * sigma**2) * np.exp(-0.5 * ((x - a) ** 2 + (y - b) ** 2) / sigma**2) for a, b, f in points
+    )
+    flux = flux + slope * x + np.random.default_rng(seed).normal(0, sky, (40, 40))
+    planes = flux[None].astype(np.float32)
+    return Cutout(
+        "p", "p", planes, np.full_like(planes, sky**2), np.ones(planes.shape, bool), ("i",), 0.1,
+        np.array([0.1 * fwhm_pix]), np.zeros((0, 0, 0), np.float32), np.array([19.5, 19.5]), np.zeros(2),
+    )  # fmt: skip
+
+
+NO_DEFLECTOR = np.full(2, np.nan)
+
+
+def gaussian_psf(cutout: Cutout, fwhm_pix: float = 3.0) -> Cutout:
+    y, x = np.mgrid[-8:9, -8:9]
+    kernel = np.exp(-0.5 * (x**2 + y**2) / (fwhm_pix / 2.3548) ** 2)
+    return replace(cutout, psf=(kernel / kernel.sum())[None].astype(np.float32))
+
+
+@pytest.mark.parametrize(("kernel", "flux_error"), [(True, 0.06), (False, 0.4)])  # else a Moffat, with wings
+def test_position_and_flux_on_a_slope(kernel: bool, flux_error: float) -> None:
+    cutout = scene([(20.3, 18.8, 50.0)], slope=0.1)
+    got = measure(gaussian_psf(cutout) if kernel else cutout, np.array([[21.0, 18.3]]), NO_DEFLECTOR)
+    np.testing.assert_allclose(got.xy_pix[0], [20.3, 18.8], atol=0.03)
+    assert got.flux[0, 0] == pytest.approx(50, rel=flux_error)
+    assert 0 < got.flux_limit < 5
+
+
+def test_errors_are_those_of_repeated_measurements() -> None:
+    places, errors = [], []
+    for seed in range(40):
+        got = measure(gaussian_psf(scene([(20.3, 18.8, 3.0)], seed=seed)), np.array([[20.3, 18.8]]), NO_DEFLECTOR)
+        places.append(got.xy_pix[0] - (20.3, 18.8))
+        errors.append(got.xy_err_pix[0])
+    assert np.std(places) == pytest.approx(np.median(errors), rel=0.4)
+
+
+def test_close_pair_is_separated() -> None:
+    truth = np.array([[18.0, 20.0], [22.0, 20.4]])
+    cutout = gaussian_psf(scene([(*truth[0], 50.0), (*truth[1], 25.0)]))
+    got = measure(cutout, truth + np.array([[0.5, -0.4], [-0.5, 0.3]]), NO_DEFLECTOR)
+    np.testing.assert_allclose(got.xy_pix, truth, atol=0.06)
+    assert got.flux[0, 0] / got.flux[1, 0] == pytest.approx(2, rel=0.06)
+
+
+def test_a_merged_pair_found_as_one_becomes_two_and_a_lone_point_stays_one() -> None:
+    truth = np.array([[18.8, 20.0], [21.2, 20.6]])  # 0.8 FWHM
+    pair = gaussian_psf(scene([(*truth[0], 50.0), (*truth[1], 35.0)]))
+    got = measure(pair, np.array([[19.8, 20.2]]), NO_DEFLECTOR)
+    assert got.detection.tolist() == [0, 0]
+    np.testing.assert_allclose(got.xy_pix[np.argsort(got.xy_pix[:, 0])], truth, atol=0.1)
+    assert len(measure(scene([(20.0, 20.0, 50.0)]), np.array([[20.2, 20.0]]), NO_DEFLECTOR).detection) == 1
+
+
+def test_the_deflectors_light_is_not_taken_for_the_images() -> None:
+    galaxy = scene([(20.0, 20.0, 400.0)], fwhm_pix=7.0, sky=0.0).flux
+    cutout = gaussian_psf(scene([(25.0, 20.0, 20.0)]))
+    got = measure(replace(cutout, flux=cutout.flux + galaxy), np.array([[25.3, 20.2]]), np.array([20.0, 20.0]))
+    np.testing.assert_allclose(got.xy_pix[0], [25, 20], atol=0.15)
+    assert got.flux[0, 0] == pytest.approx(20, rel=0.15)
+
+
+def test_leftover_shows_a_point_that_was_not_fitted_and_nothing_else() -> None:
+    cutout = gaussian_psf(scene([(14.0, 14.0, 50.0), (27.0, 25.0, 8.0)]))
+    left = measure(cutout, np.array([[14.2, 14.0]]), NO_DEFLECTOR).leftover
+    assert left is not None
+    flux, error = left.look(np.array([[27.0, 25.0], [14.0, 27.0], [-50.0, 3.0]]))
+    assert flux[0] == pytest.approx(8, rel=0.05)
+    assert abs(flux[1]) < 4 * error[1]
+    assert np.isnan(flux[2])
+
+
+def test_nothing_there_keeps_the_detection_and_gives_no_flux() -> None:
+    cutout = scene([(5.0, 5.0, 50.0)])
+    hole = replace(cutout, valid=np.zeros_like(cutout.valid))
+    got = measure(hole, np.array([[20.0, 20.0]]), NO_DEFLECTOR)
+    np.testing.assert_array_equal(got.xy_pix, [[20.0, 20.0]])
+    assert np.isnan(got.flux).all()
+
+
+def test_empty() -> None:
+    got = measure(scene([]), np.empty((0, 2)), NO_DEFLECTOR)
+    assert got.xy_pix.shape == (0, 2)
+    assert got.flux.shape == (0, 1)
+    assert np.isnan(got.flux_limit)
+
+
+def test_distinct_keeps_the_surest() -> None:
+    xy = np.array([[0.0, 0], [0.3, 0], [5, 5]])
+    assert distinct(xy, np.array([0.6, 0.9, 0.7]), 1.0).tolist() == [1, 2]
+
+
+def test_matched_counts_each_true_position_once() -> None:
+    found, true = np.array([[0.0, 0], [0.1, 0], [9, 9]]), np.array([[0.0, 0.1]])
+    assert matched(found, true, 1.0).tolist() == [True, False, False]
+    assert matched(found, np.empty((0, 2)), 1.0).tolist() == [False] * 3
