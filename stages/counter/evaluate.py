@@ -1,8 +1,9 @@
-"""Figures of stage 2 on the test systems of labelled data sets."""
+"""Figures of stage 2 on labelled data sets: on test systems, or on all of a data set that it never learned from."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,43 +11,75 @@ import numpy as np
 from stages import config as configuration
 from stages import weights as weight_files
 from stages.counter.detector import CounterConfig
+from stages.counter.pictures import true_boxes
 from stages.counter.predict import load
-from stages.counter.train import held_out, match_radius_pix, matched
+from stages.counter.train import MATCH_FWHM, PLAIN_EVERY, match_radius_pix, matched
+from stages.dataset import shards_to_test
+from stages.records import FloatArray
+
+MANY = 5  # so many points or more are counted together
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
+_CLOSE_FWHM = 0.7
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """Precision and recall of points, exact counts by true number, offsets in FWHM, deflectors, verdicts.
+    """Recall and precision of points, exact counts, offsets in FWHM, deflectors, calibration, verdicts by kind.
 
-    Shares come with 95% Wilson intervals (`_low`, `_high`).
+    exact_count_N : of cutouts with N points that can be told apart; _clear and _close : of those with points whose
+    nearest are at least 1 FWHM, or 0.7 to 1 FWHM, apart; box_real_LOW_HIGH : share of the detections with a confidence
+    in a range that are points; verdict_KIND_N_VERDICT : of objects of a kind with N points. Shares come with 95% Wilson
+    intervals (`_low`, `_high`).
     """
     predictor = load(weights, device)
-    config = configuration.from_mapping(CounterConfig, weight_files.load_card(weights).config, str(weights))
-    hits = wrong = true_points = deflectors = deflectors_found = 0
-    exact: dict[int, list[bool]] = {}
+    card = weight_files.load_card(weights)
+    min_snr = configuration.from_mapping(CounterConfig, card.config, str(weights)).min_snr
+    true_points = deflectors = deflectors_found = 0
+    exact: dict[str, list[bool]] = {}
+    hits: list[bool] = []
+    real: list[tuple[float, bool]] = []
     offsets: list[float] = []
-    verdicts: Counter[str] = Counter()
-    for cutouts, truths in held_out(data_dir, "test", config.min_snr):
-        for cutout, (points, deflector), count in zip(cutouts, truths, predictor.predict(cutouts), strict=True):
-            radius = match_radius_pix(cutout)
+    verdicts: dict[str, Counter[str]] = {}
+    for shard, rows in shards_to_test(data_dir, card.data):
+        truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
+        some = [j for j, (points, _) in enumerate(truths) if len(points) or rows[j] % PLAIN_EVERY == 0]
+        counts = predictor.predict([shard.cutouts[rows[j]] for j in some])
+        for j, count in zip(some, counts, strict=True):
+            points, deflector = truths[j]
+            radius = match_radius_pix(shard.cutouts[rows[j]])
             good = matched(count.xy_pix, points, radius)
-            hits, wrong, true_points = hits + int(good.sum()), wrong + int((~good).sum()), true_points + len(points)
-            exact.setdefault(min(len(points), 5), []).append(len(points) == len(count.xy_pix))
-            for position in count.xy_pix[good]:
-                offsets.append(float(np.hypot(*(points - position).T).min()) / radius * 0.5)
+            real += zip(count.confidence.tolist(), good.tolist(), strict=True)
+            hits += matched(points, count.xy_pix, radius).tolist()
+            true_points += len(points)
+            n = min(len(points), MANY)
+            for name in (f"{n}", apart(points, 2 * radius)):
+                exact.setdefault(name, []).append(len(points) == len(count.xy_pix))
+            offsets += [float(np.hypot(*(points - xy).T).min()) / radius * MATCH_FWHM for xy in count.xy_pix[good]]
             if len(deflector):
                 deflectors += 1
                 deflectors_found += bool(matched(count.deflector_xy_pix[None], deflector, 2 * radius)[0])
-            if len(points) == 4:
-                verdicts[count.certificate.verdict] += 1
+            if n > 1:
+                kind = f"{shard.truth['kind'].iloc[rows[j]]}_{n}"
+                verdicts.setdefault(kind, Counter())[count.certificate.verdict] += 1
+    right = sum(good for _, good in real)
     out: dict[str, float] = {"n_points": true_points}
-    out |= share("recall", hits, true_points) | share("precision", hits, hits + wrong)
-    for number in sorted(exact):
-        out |= share(f"exact_count_{number}{'_or_more' if number == 5 else ''}", sum(exact[number]), len(exact[number]))
+    out |= share("recall", sum(hits), true_points) | share("precision", right, len(real))
+    for name in sorted(exact):
+        out |= share(f"exact_count_{name}", sum(exact[name]), len(exact[name]))
     out["offset_fwhm_median"] = float(np.median(offsets)) if offsets else float("nan")
     out |= share("deflector_found", deflectors_found, deflectors)
-    for verdict, number in sorted(verdicts.items()):
-        out |= share(f"four_points_{verdict}", number, sum(verdicts.values()))
+    for low, high in pairwise(CONFIDENCES):
+        inside = [good for confidence, good in real if low <= confidence < high]
+        out |= share(f"box_real_{low:g}_{high:g}", sum(inside), len(inside))
+    for kind, counter in sorted(verdicts.items()):
+        for verdict, number in sorted(counter.items()):
+            out |= share(f"verdict_{kind}_{verdict}", number, counter.total())
     return out
+
+
+def apart(points: FloatArray, fwhm_pix: float) -> str:
+    """How far apart the nearest of some points (n, 2) are."""
+    nearest = min((np.hypot(*(a - b)) for a, b in combinations(points, 2)), default=np.inf) / fwhm_pix
+    return "clear" if nearest >= 1.0 else "close" if nearest >= _CLOSE_FWHM else "merged"
 
 
 def share(name: str, k: int, n: int) -> dict[str, float]:

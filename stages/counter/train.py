@@ -14,14 +14,14 @@ from torch import nn
 from stages.config import to_mapping
 from stages.counter.detector import CLASSES, CounterConfig, detect, train_network
 from stages.counter.pictures import true_boxes, write_pictures
-from stages.dataset import DatasetError, fingerprint, read_shards, split_of
+from stages.dataset import DatasetError, fingerprint, parts_of, read_shards
 from stages.records import Cutout, FloatArray
 from stages.scaling import resolution_arcsec
 from stages.training import platt
 from stages.weights import Card, save
 
-_MATCH_FWHM = 0.5
-_PLAIN_EVERY = 4  # of the held-out cutouts without points, one in this many is looked at
+MATCH_FWHM = 0.5
+PLAIN_EVERY = 4  # of the held-out cutouts without points, one in this many is looked at
 
 
 def train(config: CounterConfig, data_dir: Path, out_dir: Path) -> Path:
@@ -53,7 +53,7 @@ def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list
     score: list[list[float]] = [[], []]
     real: list[list[bool]] = [[], []]
     seen: list[float] = []
-    for cutouts, truths in held_out(data_dir, "validation", min_snr):
+    for cutouts, truths in held_out(data_dir, min_snr):
         seen += [resolution_arcsec(c) for c in cutouts]
         for cutout, truth, found in zip(cutouts, truths, detect(net, cutouts), strict=True):
             for kind in range(len(CLASSES)):
@@ -72,20 +72,18 @@ def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list
     return fits, [round(min(seen), 3), round(max(seen), 3)]
 
 
-def held_out(
-    data_dir: Path, part: str, min_snr: float
-) -> Iterator[tuple[list[Cutout], list[tuple[FloatArray, FloatArray]]]]:
-    """Cutouts of one part, shard by shard, with the true positions of points and of the deflector."""
+def held_out(data_dir: Path, min_snr: float) -> Iterator[tuple[list[Cutout], list[tuple[FloatArray, FloatArray]]]]:
+    """Validation cutouts, shard by shard, with the true positions of points and of the deflector."""
     for shard in read_shards(data_dir):
-        rows = np.flatnonzero(split_of(shard.truth["system"].tolist()) == part)
+        rows = np.flatnonzero(parts_of(shard.truth) == "validation")
         truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
-        keep = [k for k, truth in enumerate(truths) if len(truth[0]) or rows[k] % _PLAIN_EVERY == 0]
+        keep = [k for k, truth in enumerate(truths) if len(truth[0]) or rows[k] % PLAIN_EVERY == 0]
         yield [shard.cutouts[rows[k]] for k in keep], [truths[k] for k in keep]
 
 
 def match_radius_pix(cutout: Cutout) -> float:
     """How near a detection must be to a true position to be it."""
-    return _MATCH_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
+    return MATCH_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
 
 
 def matched(found: FloatArray, true: FloatArray, radius: float) -> npt.NDArray[np.bool_]:

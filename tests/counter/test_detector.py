@@ -8,6 +8,7 @@ import torch
 
 from stages.config import WEIGHTS_DIR
 from stages.counter.detector import PSF_PIX, CounterConfig, build, detect, frame_of, picture
+from stages.counter.evaluate import apart
 from stages.counter.pictures import true_boxes, write_pictures
 from stages.counter.predict import load
 from stages.dataset import read_shards
@@ -76,3 +77,10 @@ def test_shipped_detector_counts_a_plain_quad() -> None:
     for position in truth:
         assert np.hypot(*(count.xy_pix - position).T).min() < 0.3
     assert count.certificate.verdict in ("supports", "possible")
+
+
+def test_pairs_are_told_by_their_distance() -> None:
+    assert apart(np.array([[0.0, 0.0], [3.0, 4.0]]), 5.0) == "clear"
+    assert apart(np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]]), 4.0) == "close"
+    assert apart(np.array([[0.0, 0.0], [2.0, 0.0]]), 4.0) == "merged"
+    assert apart(np.empty((0, 2)), 4.0) == "clear"
