@@ -93,7 +93,7 @@ def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path
 def test_interrupted_run_is_valid_and_resumes_to_the_same_candidates(survey: Path, whole: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "pipeline.py", "--input", str(survey), "--output", str(tmp_path / "run"), "--all",
-        "--batch-size", "7", "--workers", "0", "--quiet", "--device", "cpu",
+        "--batch-size", "2", "--workers", "0", "--quiet", "--device", "cpu",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -13,18 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from stages.records import VERDICTS, FloatArray
+from stages.records import FloatArray
 from stages.weights import WeightsError
 
-FEATURES = (
-    "logit_p_lens",
-    "logit_arc_score",
-    "arc_coverage",
-    "n_images",
-    "two_or_more_images",
-    *(f"verdict_{v}" for v in VERDICTS[1:]),
-)
+FEATURES = ("logit_p_lens", "logit_arc_score", "arc_coverage", "theorem_against", "theorem_for", "theorem_supports")
+_BAYES = (-5.0, 8.0)  # beyond these a log Bayes factor rests on the tails of its model
+_RIDGE = 1.0  # penalty on half the squares of the coefficients, against the sum of the log losses
 _CLIP = 1e-4
 
 
@@ -66,15 +63,14 @@ def features(table: pd.DataFrame) -> FloatArray:
     def column(name: str) -> FloatArray:
         return np.asarray(table[name].to_numpy(float))
 
-    n_images = np.nan_to_num(column("n_images"))
-    verdict = table["theorem_verdict"].to_numpy(str)
+    bayes = np.nan_to_num(column("theorem_log_bayes_factor"), neginf=_BAYES[0], posinf=_BAYES[1])
     columns = [
         _logit(column("p_lens")),
         np.nan_to_num(_logit(column("arc_score"))),
         np.nan_to_num(column("arc_coverage_deg")) / 360.0,
-        np.minimum(n_images, 6.0),
-        n_images >= 2,
-        *(verdict == v for v in VERDICTS[1:]),
+        np.clip(bayes, _BAYES[0], 0.0),
+        np.clip(bayes, 0.0, _BAYES[1]),
+        table["theorem_verdict"].to_numpy(str) == "supports",
     ]
     return np.column_stack(columns).astype(float)
 
@@ -113,13 +109,19 @@ def _linear(data: dict[str, Any]) -> Linear:
 
 
 def _fit(table: FloatArray, label: FloatArray) -> Linear:
-    from sklearn.linear_model import LogisticRegression
-
+    """Logistic regression whose coefficients are not negative: no evidence for a lens may count against it."""
     mean, scale = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-6)
-    model = LogisticRegression(C=1.0, max_iter=1000).fit((table - mean) / scale, label)
-    return Linear(
-        tuple(mean.tolist()), tuple(scale.tolist()), tuple(model.coef_[0].tolist()), float(model.intercept_[0])
-    )
+    z, sign = (table - mean) / scale, 2 * label - 1
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        margin = sign * (z @ weights[:-1] + weights[-1])
+        pull = -sign * expit(-margin)
+        slope = np.append(z.T @ pull + _RIDGE * weights[:-1], pull.sum())
+        return float(np.logaddexp(0, -margin).sum() + 0.5 * _RIDGE * (weights[:-1] ** 2).sum()), slope
+
+    bounds = [(0.0, None)] * z.shape[1] + [(None, None)]
+    best = minimize(loss, np.zeros(z.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return Linear(tuple(mean.tolist()), tuple(scale.tolist()), tuple(best[:-1].tolist()), float(best[-1]))
 
 
 def _logit(p: FloatArray) -> FloatArray:

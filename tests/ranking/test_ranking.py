@@ -20,12 +20,14 @@ def table(n: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     def probability(strength: float) -> np.ndarray:
         return 1 / (1 + np.exp(-(strength * (2 * label - 1) + rng.normal(size=n))))
 
-    verdict = np.where(rng.random(n) < 0.3 * label, "supports", "no_images")
+    tested = rng.random(n) < 0.3
+    bayes = np.where(tested, 3 * (2 * label - 1) + rng.normal(size=n), np.nan)
     return pd.DataFrame(
         {
             "p_lens": probability(1.0), "arc_score": probability(0.8),
             "arc_coverage_deg": 100 * label + 20 * rng.random(n),
-            "n_images": np.where(verdict == "supports", 4.0, 0.0), "theorem_verdict": verdict,
+            "n_images": np.where(tested, 4.0, 0.0), "theorem_log_bayes_factor": bayes,
+            "theorem_verdict": np.where(bayes > 3, "supports", "possible"),
         }
     ), label  # fmt: skip
 
@@ -42,7 +44,7 @@ def test_all_stages_together_beat_the_first_alone_on_other_rows() -> None:
 def test_rows_that_later_stages_skipped_are_ranked_by_the_first() -> None:
     ranker = model.fit(*table(500, 0))
     rows, _ = table(50, 1)
-    gated = rows.assign(arc_score=np.nan, arc_coverage_deg=np.nan, n_images=np.nan, theorem_verdict="not_run")
+    gated = rows.assign(arc_score=np.nan, arc_coverage_deg=np.nan, n_images=np.nan, theorem_log_bayes_factor=np.nan)
     score = ranker.score(gated)
     np.testing.assert_array_equal(np.argsort(score), np.argsort(rows["p_lens"]))
 
@@ -53,7 +55,7 @@ def test_round_trip_and_other_features(tmp_path: Path) -> None:
     path = tmp_path / "ranking.json"
     model.save(ranker, path, {})
     np.testing.assert_allclose(model.load(path).score(rows), ranker.score(rows))
-    path.write_text(path.read_text().replace("n_images", "n_stars"))
+    path.write_text(path.read_text().replace("arc_coverage", "arc_width"))
     with pytest.raises(WeightsError, match="other features"):
         model.load(path)
 
@@ -116,3 +118,21 @@ def test_absent_files_are_one_clear_error(tmp_path: Path, verb: str, capsys: pyt
     absent = str(tmp_path / "none")
     assert main([verb, "--data", absent, "--truth", absent, "--out", absent, "--weights", absent]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_no_evidence_counts_against_a_lens() -> None:
+    """An arc score that happens to speak against the lenses of a sample is left out, not turned round."""
+    rows, label = table(800, 0)
+    ranker = model.fit(rows.assign(arc_score=1 - rows["arc_score"]), label)
+    assert ranker.every_stage.coefficient[1] == 0
+    assert min(ranker.every_stage.coefficient) >= 0
+
+
+def test_the_fit_is_a_logistic_regression_where_the_evidence_agrees() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rows, label = table(800, 3)
+    numbers = model.features(rows)
+    z = (numbers - numbers.mean(0)) / numbers.std(0)
+    want = LogisticRegression(C=1.0, tol=1e-8).fit(z, label)
+    np.testing.assert_allclose(model.fit(rows, label).every_stage.coefficient, want.coef_[0], rtol=1e-3)
