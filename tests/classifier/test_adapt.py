@@ -188,7 +188,7 @@ def test_the_schedule_is_as_long_as_there_is_time(
     ticks = count()  # a clock by which three steps, and looking at 16 cutouts, take a second
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     part = seen.truth["part"]
-    looks = 3 * (part != "test").sum() + 8 * (part == "validation").sum()
+    looks = 3 * (part != "test").sum() + 4 * (part == "validation").sum()
     assert affordable_steps(config, seen, config.members * (looks / 16 + 100.5 / 3)) == 100
 
 
