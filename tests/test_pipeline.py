@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,10 @@ def test_interrupted_run_is_valid_and_resumes_to_the_same_candidates(survey: Pat
         sys.executable, "pipeline.py", "--input", str(survey), "--output", str(tmp_path / "run"), "--all",
         "--batch-size", "2", "--workers", "0", "--quiet", "--device", "cpu",
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not list((tmp_path / "run").rglob("*.parquet")):
         time.sleep(0.02)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import psutil
@@ -110,7 +111,8 @@ def test_a_killed_worker_is_reported_and_leaves_a_set_that_can_be_resumed(tmp_pa
 def test_ctrl_c_stops_with_a_message_and_leaves_a_set_that_can_be_resumed(tmp_path):
     out = tmp_path / "stopped"
     command = [sys.executable, "sim/generate.py", "--survey", "des", "--n", "4096", "--out", str(out)]
-    run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
+    run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     wait_for_workers(run.pid)
     run.send_signal(signal.SIGINT)
     assert "--resume goes on from here" in run.communicate(timeout=300)[1]
