@@ -108,10 +108,10 @@ def test_interrupted_run_is_valid_and_resumes_to_the_same_candidates(survey: Pat
     assert process.returncode == 130, err
     assert "--resume" in out
     assert "Traceback" not in err
-    partial = pd.read_csv(tmp_path / "run" / "candidates.csv")
+    stopped = pd.read_csv(tmp_path / "run" / "candidates.csv")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "partial"
     full = pd.read_csv(whole / "candidates.csv")
-    assert 0 < len(partial) < len(full)
+    assert 0 < len(stopped) < len(full)
     done = subprocess.run([*command, "--resume"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # `whole` was made in this process, where other tests change the number of threads and with it the rounding of sums
