@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--truth", type=Path, nargs="+", required=True)
     parser.add_argument("--by", default="score", help="column that ranks, such as p_lens")
     options = parser.parse_args(argv)
-    rows = pd.concat([pd.read_parquet(run / "candidates.parquet") for run in options.runs]).set_index("id")
-    rows = rows[~rows.index.duplicated()]
+    rows, truth = candidates(options.runs), truths(options.truth)
     odd = rows["reason"].fillna("").str.contains("out_of_domain")
-    print(f"p_lens above 0.5: {(rows['p_lens'] > 0.5).mean():.3f}; out_of_domain: {odd.mean():.3f} of {len(rows)}")
-    truth = pd.concat([pd.read_csv(path, dtype={"id": str}) for path in options.truth])
-    truth.columns = truth.columns.str.lower()
+    print(
+        f"p_lens above 0.5: {(rows['p_lens'] > 0.5).mean():.3f}; selected: {rows['selected'].mean():.3f}; "
+        f"out_of_domain: {odd.mean():.3f} of {len(rows)}"
+    )
     if "label" in truth:
         ranking(rows[options.by], truth[truth["label"].isin([0, 1])])
     if {"x_pix", "y_pix"} <= set(truth):
@@ -41,6 +42,19 @@ def main(argv: list[str] | None = None) -> int:
     if "theta_e_arcsec" in truth:
         radii(rows, truth[truth["theta_e_arcsec"].notna()])
     return 0
+
+
+def candidates(runs: Sequence[Path]) -> pd.DataFrame:
+    """The candidates of several runs by id."""
+    rows = pd.concat([pd.read_parquet(run / "candidates.parquet") for run in runs]).set_index("id")
+    return rows[~rows.index.duplicated()]
+
+
+def truths(paths: Sequence[Path]) -> pd.DataFrame:
+    """The rows of several truth tables, columns in lower case."""
+    truth = pd.concat([pd.read_csv(path, dtype={"id": str}) for path in paths])
+    truth.columns = truth.columns.str.lower()
+    return truth
 
 
 def ranking(by: pd.Series, truth: pd.DataFrame) -> None:

@@ -15,8 +15,9 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def main() -> int:
     return 0
 
 
-def sample(data: Path, learned: dict, limit: int):  # type: ignore[no-untyped-def, type-arg]
+def sample(data: Path, learned: dict[str, Any], limit: int) -> Iterator[tuple[Cutout, FloatArray, pd.Series]]:
     """Cutouts, their true points (n, 2) and their rows of truth."""
     n = 0
     for shard, rows in shards_to_test(data, learned):

@@ -18,6 +18,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.accuracy import candidates, truths
 from stages import metrics
 from stages.classifier.evaluate import scored
 from stages.config import WEIGHTS_DIR
@@ -36,9 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, nargs="+", default=[WEIGHTS_DIR / "classifier.safetensors"])
     parser.add_argument("--fpr", type=float, default=0.01)
     options = parser.parse_args(argv)
-    rows = pd.concat([pd.read_parquet(run / "candidates.parquet") for run in options.runs])
-    p = rows.drop_duplicates("id").set_index("id")["p_lens"]
-    truth = pd.concat([pd.read_csv(path, dtype={"id": str}) for path in options.truth])
+    p, truth = candidates(options.runs)["p_lens"], truths(options.truth)
     others = truth[(truth["label"] == 0) & ((truth["kind"] == options.kind) if options.kind else True)]
     real, other = (np.nan_to_num(p.reindex(ids).to_numpy(float), nan=-1.0) for ids in (
         truth.loc[truth["label"] == 1, "id"], others["id"]))  # fmt: skip

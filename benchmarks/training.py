@@ -114,8 +114,6 @@ def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) ->
     """Train one variant with one seed; its line of the table, and one after renormalisation where that is asked for."""
     config, name = VARIANTS[variant], options.name or variant
     seconds, rate = speed(config.network)
-    steps = max(50, round(60 * options.minutes / seconds))
-    schedule = Schedule(steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8))
     run = options.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "cache").exists():
@@ -123,7 +121,12 @@ def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) ->
         (run / "cache").symlink_to((options.out / "cache").resolve())
     weights = run / "classifier.safetensors"
     if not weights.is_file():
+        steps = max(50, round(60 * options.minutes / seconds))
+        schedule = Schedule(
+            steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8)
+        )
         train(replace(config, seed=seed, schedule=schedule), options.data, run)
+    steps = weight_files.load_card(weights).config["schedule"]["steps"]
     made = {"variant": name, "seed": seed, "steps": steps, "cutouts_per_s": round(rate)}
     yield made | figures(weights, config, options, real)
     if options.renormalise:

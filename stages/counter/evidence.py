@@ -20,10 +20,7 @@ from stages.counter.least_squares import (
 )
 from stages.counter.lens_model import Array, compiled, determinant, frame
 
-THETA_E_MEDIAN_ARCSEC, THETA_E_SCATTER = (
-    1.0,
-    0.6,
-)  # log-normal; Einstein radii of galaxies (SLACS, SL2S, lensed quasars)
+THETA_E_MEDIAN_ARCSEC, THETA_E_SCATTER = 1.0, 0.6  # log-normal, of galaxies (SLACS, SL2S, lensed quasars)
 _TIGHT = CONSTRAINTS_ARCSEC[-1]
 
 

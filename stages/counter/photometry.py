@@ -25,10 +25,8 @@ _FAINTEST = 1e-12
 # A merged pair against a PSF of another shape than ours: simulated round and elongated stars, seen with a Moffat, look
 # like pairs at most 0.5 FWHM apart or of at most 0.15 of the light, with gains to 280; real pairs gain about 1000.
 _SPLIT_GAIN, _SPLIT_FWHM, _SPLIT_RATIO = 150.0, 0.55, 0.15  # fall of chi2 per unexplained unit; separation; light
-_SPLIT_START_FWHM, _SPLIT_MISFIT = (
-    0.35,
-    1.5,
-)  # half the separation to begin with; reduced chi2 below which none is tried
+_SPLIT_START_FWHM = 0.35  # half the separation to begin with
+_SPLIT_MISFIT = 1.5  # reduced chi2 below which none is tried
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,10 +60,9 @@ def load(path: Path, device: str = "cpu", prior: TheoremConfig | None = None) ->
     state, card = weights.load(path)
     config = configuration.from_mapping(CounterConfig, card.config, str(path))
     calibration = state.pop("calibration").numpy().astype(float)
-    net = build(config.width)
+    net: Any = build(config.width)  # of ultralytics, which has no types
     net.load_state_dict(state)
-    net = net.fuse().eval().to(device)  # type: ignore[operator]
-    return Predictor(net, calibration, device, prior or TheoremConfig())
+    return Predictor(net.fuse().eval().to(device), calibration, device, prior or TheoremConfig())
 
 
 def count(
