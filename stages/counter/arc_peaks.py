@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.feature import peak_local_max
 
+from stages.counter.photometry import sky_noise
 from stages.counter.priors import TheoremConfig
 from stages.counter.theorem import Detections, certificate
 from stages.records import ArcScore, Certificate, Cutout, FloatArray
@@ -16,6 +17,7 @@ _APART_FWHM = 1.5  # peaks nearer to each other are one
 _MIN_SNR = 5.0
 _MOST_PEAKS = 5
 _RADIAL_BINS_PIX = 1.0
+_LEAST_SHARE = 0.3  # of the light under the smoothing kernel that must be valid; with less the sum is not scaled up
 
 
 def certify_arcs(
@@ -45,7 +47,8 @@ def find_peaks(cutout: Cutout, arc: ArcScore, centre_xy_pix: FloatArray) -> tupl
     """
     fwhm = resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
     light = np.sum([_lensed(cutout.flux[b], cutout.valid[b], centre_xy_pix) for b in range(len(cutout.bands))], axis=0)
-    smooth = gaussian_filter(light, fwhm / 2.3548)
+    share = cutout.valid.mean(axis=0)  # smoothing leaves masked pixels out rather than taking them for dark
+    smooth = gaussian_filter(light, fwhm / 2.3548) / np.maximum(gaussian_filter(share, fwhm / 2.3548), _LEAST_SHARE)
     rows, columns = np.indices(smooth.shape)
     on_mask = [
         (rows - arc.mask_origin_xy_pix[1]) / arc.mask_step_pix,
@@ -56,8 +59,8 @@ def find_peaks(cutout: Cutout, arc: ArcScore, centre_xy_pix: FloatArray) -> tupl
     noise = 1.4826 * float(np.median(np.abs(outside - np.median(outside)))) if outside.size else np.inf
     limit = _MIN_SNR * max(noise, 1e-12)
     found = peak_local_max(
-        np.where(inside, smooth, 0.0), min_distance=max(int(np.ceil(_APART_FWHM * fwhm)), 1), threshold_abs=limit,
-        num_peaks=_MOST_PEAKS, exclude_border=False,
+        np.where(inside & (share > 0), smooth, 0.0), min_distance=max(int(np.ceil(_APART_FWHM * fwhm)), 1),
+        threshold_abs=limit, num_peaks=_MOST_PEAKS, exclude_border=False,
     )  # fmt: skip
     return found[:, ::-1].astype(float), smooth[found[:, 0], found[:, 1]], limit
 
@@ -74,6 +77,4 @@ def _lensed(plane: FloatArray, valid: np.ndarray, centre: FloatArray) -> FloatAr
     medians = np.zeros(ring.max() + 1)
     medians[numbers[np.r_[0, edges]]] = [np.median(part) for part in np.split(values, edges)]
     left = np.where(valid, image - medians[ring], 0.0)
-    step = np.diff(image, axis=1)[valid[:, 1:] & valid[:, :-1]]
-    noise = 1.4826 * float(np.median(np.abs(step))) / np.sqrt(2) if step.size else 0.0
-    return np.asarray(left / max(noise, 1e-12))
+    return np.asarray(left / max(np.nan_to_num(sky_noise(image, valid)), 1e-12))

@@ -126,12 +126,17 @@ def _band(cutout: Cutout, band: int) -> _Band:
     """Pixels with their noise: the file's variance where it gives one, else what neighbouring pixels differ by."""
     image, psf = cutout.flux[band].astype(float), psf_of(cutout, band)
     valid = cutout.valid[band] & np.isfinite(image)
-    step = np.diff(image, axis=1)[valid[:, 1:] & valid[:, :-1]]
-    sky = float(1.4826 * np.median(np.abs(step)) / np.sqrt(2)) if step.size else np.nan
+    sky = sky_noise(image, valid)
     known = np.isfinite(cutout.variance[band]) & (cutout.variance[band] > 0)
     sigma = np.where(known, np.sqrt(np.where(known, cutout.variance[band], 1.0)), sky)
     floor = max(0.3 * sky, _FAINTEST) if np.isfinite(sky) else _FAINTEST
     return _Band(np.where(valid, image, 0.0), np.maximum(sigma, floor), valid, psf, 5 * sky * psf.noise_area_pix**0.5)
+
+
+def sky_noise(image: FloatArray, valid: npt.NDArray[np.bool_]) -> float:
+    """Noise of a band from what neighbouring valid pixels differ by, which slopes do not reach; NaN without any."""
+    step = np.diff(image, axis=1)[valid[:, 1:] & valid[:, :-1]]
+    return float(1.4826 * np.median(np.abs(step)) / np.sqrt(2)) if step.size else float("nan")
 
 
 def _fit(band: _Band, start: FloatArray, deflector: FloatArray, rounds: int = _ROUNDS) -> _Points:

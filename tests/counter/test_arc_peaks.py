@@ -42,3 +42,15 @@ def test_without_a_mask_there_are_no_peaks() -> None:
     assert len(find_peaks(cutout, replace(arc, mask=np.zeros_like(arc.mask)), CENTRE)[0]) == 0
     hole = replace(cutout, valid=np.zeros_like(cutout.valid))
     assert len(find_peaks(hole, arc, CENTRE)[0]) == 0
+
+
+def test_masked_pixels_are_left_out_and_not_taken_for_dark() -> None:
+    cutout, arc, _ = arcs_of((0.25, 0.2))
+    whole, height, _ = find_peaks(cutout, arc, CENTRE)
+    gone = np.random.default_rng(2).random(cutout.valid.shape[1:]) < 0.25
+    xy, lower, _ = find_peaks(replace(cutout, valid=cutout.valid & ~gone), arc, CENTRE)
+    assert len(xy) == len(whole) == 2
+    for place, light in zip(xy, lower, strict=True):
+        same = int(np.hypot(*(whole - place).T).argmin())
+        assert np.hypot(*(whole[same] - place)) < 2
+        assert light == pytest.approx(height[same], rel=0.15)  # zeros in the masked quarter would take that from it
