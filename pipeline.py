@@ -217,14 +217,7 @@ def candidate(
     if count is not None:
         row = dataclasses.replace(row, **counted(count, cutout.origin_xy_pix))
     if arc is not None:
-        row = dataclasses.replace(
-            row,
-            arc_score=arc.score,
-            arc_coverage_deg=arc.coverage_deg,
-            arc_coverage_err_deg=arc.coverage_err_deg,
-            theta_e_arcsec=arc.theta_e_arcsec,
-            theta_e_err_arcsec=arc.theta_e_err_arcsec,
-        )
+        row = dataclasses.replace(row, **arcs_measured(arc, cutout.origin_xy_pix))
     if peaks is not None:
         theorem, xy = peaks[0], peaks[1] + cutout.origin_xy_pix
         row = dataclasses.replace(
@@ -280,6 +273,39 @@ def counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
         "missing_names": theorem.missing_names,
     }
     return {name: tuple(np.asarray(values, float).tolist()) for name, values in lists.items()} | numbers | words
+
+
+def arcs_measured(arc: ArcScore, origin_xy_pix: FloatArray) -> dict[str, Any]:
+    """The arc stage's columns of a row."""
+    ring = arc.ring_xy_pix + origin_xy_pix
+    counter_images = sum(piece.is_counter_image for piece in arc.arcs)
+    lists = {
+        "arc_radius_arcsec": [piece.radius_arcsec for piece in arc.arcs],
+        "arc_angle_deg": [piece.angle_deg for piece in arc.arcs],
+        "arc_extent_deg": [piece.extent_deg for piece in arc.arcs],
+        "arc_length_arcsec": [piece.length_arcsec for piece in arc.arcs],
+        "arc_width_arcsec": [piece.width_arcsec for piece in arc.arcs],
+    }
+    return {name: tuple(values) for name, values in lists.items()} | {
+        "arc_score": arc.score,
+        "arc_coverage_deg": arc.coverage_deg,
+        "arc_coverage_err_deg": arc.coverage_err_deg,
+        "theta_e_arcsec": arc.theta_e_arcsec,
+        "theta_e_err_arcsec": arc.theta_e_err_arcsec,
+        "n_arcs": float(len(arc.arcs) - counter_images),
+        "n_counter_images": float(counter_images),
+        "arc_length_rel_err": arc.length_rel_err,
+        "arc_width_rel_err": arc.width_rel_err,
+        "arc_snr": arc.snr,
+        "arc_colour_mag": arc.colour_mag,
+        "arc_colour_err_mag": arc.colour_err_mag,
+        "ring_x_pix": float(ring[0]),
+        "ring_y_pix": float(ring[1]),
+        "ring_err_pix": arc.ring_err_pix,
+        "ring_axis_ratio": arc.ring_axis_ratio,
+        "ring_axis_ratio_err": arc.ring_axis_ratio_err,
+        "ring_angle_deg": arc.ring_angle_deg,
+    }
 
 
 def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) -> list[Candidate]:

@@ -18,6 +18,7 @@ from stages.records import BoolArray, FloatArray
 _MASK_SIGMA = 1.5  # an arc pixel stands this far above the noise of all bands together
 _MASK_CONTRAST = 0.15  # and has at least this share of the deflector's light in some band
 _COVERAGE_BINS = 72
+_SUBPIXELS = np.array([-0.4, -0.2, 0.0, 0.2, 0.4])  # a pixel near the centre spans several directions
 _SEEN_SNR = 5.0  # an image at this signal to noise is above the limit
 _RESOLVED_FWHM = 1.0  # an image this far from every brighter one is told apart
 
@@ -59,10 +60,11 @@ def arc_contrast(lensed: FloatArray, deflector: FloatArray, mask: BoolArray) -> 
 def arc_shape(mask: BoolArray, centre_xy_pix: FloatArray) -> Arc:
     """Coverage about the deflector in 5-degree bins, and the stretch of the longest arc.
 
-    An arc is a run of bins in which the mask has a pixel. Its length is its angle times its mean radius, its width its
-    area over its length. The inmost 1.5 pixels do not count.
+    An arc is a run of bins in which the mask has a part of a pixel. Its length is its angle times its mean radius, its
+    width its area over its length. The inmost 1.5 pixels do not count.
     """
-    y, x = np.nonzero(mask)
+    y, x = (np.add.outer(c, _SUBPIXELS) for c in np.nonzero(mask))
+    x, y = (np.repeat(x, len(_SUBPIXELS), axis=1).ravel(), np.tile(y, len(_SUBPIXELS)).ravel())
     radius = np.hypot(x - centre_xy_pix[0], y - centre_xy_pix[1])
     far = radius > 1.5
     if not far.any():
@@ -76,7 +78,7 @@ def arc_shape(mask: BoolArray, centre_xy_pix: FloatArray) -> Arc:
     for k in range(run.max() + 1):
         inside = run_of == k
         length = float(radius[far][inside].mean() * np.radians(360.0 / _COVERAGE_BINS) * (run == k).sum())
-        stretches.append((length, length**2 / inside.sum()))
+        stretches.append((length, length**2 / inside.sum() * len(_SUBPIXELS) ** 2))
     return Arc(360.0 * float(hit.mean()), len(stretches), max(stretches)[1])
 
 

@@ -194,14 +194,35 @@ class ImageCount:
         _need(self.deflector_xy_pix.shape == (2,), f"deflector_xy_pix of {self.id!r}: expected shape (2,)")
 
 
+@dataclass(frozen=True)
+class Arc:
+    """One unbroken piece of lensed light, as seen (PSF included).
+
+    radius_arcsec, angle_deg : its middle from the deflector, from +x to +y; extent_deg : angle that it covers;
+    length_arcsec along it, width_arcsec across; is_counter_image : smaller and across the deflector from the main arc.
+    """
+
+    radius_arcsec: float
+    angle_deg: float
+    extent_deg: float
+    length_arcsec: float
+    width_arcsec: float
+    is_counter_image: bool
+
+
 @dataclass(frozen=True, eq=False)
 class ArcScore:
     """Stage 3 for one cutout: how much of a ring, where, how large.
 
     score : probability of lensed extended light, 0..1.
-    centre_xy_pix : (2,) ring centre in cutout pixels.
+    centre_xy_pix : (2,) the deflector's position in cutout pixels, about which all is measured.
     mask : (S, S) float16 probability of lensed light on a square grid whose pixel (i, j) = (x, y) lies at cutout pixel
         `mask_origin_xy_pix + mask_step_pix * (i, j)`.
+    arcs : largest first; length_rel_err, width_rel_err : relative errors of their lengths and widths.
+    snr : of the light within the mask, best band; colour_mag : its bluest less its reddest band, less the same of the
+        deflector (negative: the arcs are bluer), colour_err_mag from the noise alone; NaN with one band or no signal.
+    ring_xy_pix, ring_err_pix : (2,) centre in cutout pixels of the ellipse on which the arcs lie, and its error;
+        ring_axis_ratio, ring_axis_ratio_err; ring_angle_deg of its long axis, from +x to +y. NaN without a mask.
     """
 
     id: str
@@ -214,6 +235,17 @@ class ArcScore:
     mask: FloatArray
     mask_origin_xy_pix: FloatArray
     mask_step_pix: float
+    arcs: tuple[Arc, ...] = ()
+    length_rel_err: float = float("nan")
+    width_rel_err: float = float("nan")
+    snr: float = float("nan")
+    colour_mag: float = float("nan")
+    colour_err_mag: float = float("nan")
+    ring_xy_pix: FloatArray = field(default_factory=lambda: np.full(2, np.nan))
+    ring_err_pix: float = float("nan")
+    ring_axis_ratio: float = float("nan")
+    ring_axis_ratio_err: float = float("nan")
+    ring_angle_deg: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +298,24 @@ class Candidate:
     missing_major_95_pix: tuple[float, ...] = ()
     missing_angle_deg: tuple[float, ...] = ()
     missing_snr: tuple[float, ...] = ()
+    n_arcs: float = float("nan")
+    n_counter_images: float = float("nan")
+    arc_radius_arcsec: tuple[float, ...] = ()
+    arc_angle_deg: tuple[float, ...] = ()
+    arc_extent_deg: tuple[float, ...] = ()
+    arc_length_arcsec: tuple[float, ...] = ()
+    arc_width_arcsec: tuple[float, ...] = ()
+    arc_length_rel_err: float = float("nan")
+    arc_width_rel_err: float = float("nan")
+    arc_snr: float = float("nan")
+    arc_colour_mag: float = float("nan")
+    arc_colour_err_mag: float = float("nan")
+    ring_x_pix: float = float("nan")
+    ring_y_pix: float = float("nan")
+    ring_err_pix: float = float("nan")
+    ring_axis_ratio: float = float("nan")
+    ring_axis_ratio_err: float = float("nan")
+    ring_angle_deg: float = float("nan")
     arc_theorem_verdict: str = "not_run"
     arc_theorem_log_bayes_factor: float = float("nan")
     arc_theorem_sentence: str = ""

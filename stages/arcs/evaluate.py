@@ -2,73 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
-from stages import config as configuration
 from stages import metrics
-from stages import weights as weight_files
-from stages.arcs.model import FRAME, ArcsConfig
+from stages.arcs.calibration import MASK_SHARE, directions
+from stages.arcs.measure import THRESHOLD
+from stages.arcs.model import FRAME
 from stages.arcs.predict import load
 from stages.cache import transform
-from stages.dataset import shards_to_test
-from stages.records import FloatArray
+from stages.dataset import Shard, shards_to_test
+from stages.records import Cutout, FloatArray
+from stages.scaling import slots
+from stages.strata import TRUTH_COLUMNS, by_stratum, with_strata
+from stages.weights import load_card
+
+_ERRORS = ("coverage", "theta_e")
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """Arc pixels, coverage, Einstein radius (by survey too) and score with 95% intervals."""
-    predictor = load(weights, device)
-    config = configuration.from_mapping(ArcsConfig, weight_files.load_card(weights).config, str(weights))
-    pixels, coverage, radius, survey = [], [], [], []
-    lens_score: list[float] = []
-    other_score: list[float] = []
-    for shard, rows in shards_to_test(data_dir, weight_files.load_card(weights).data):
-        truth = shard.truth.iloc[rows]
-        cutouts = [shard.cutouts[k] for k in rows]
-        centres = truth[["deflector_x_pix", "deflector_y_pix"]].to_numpy(float)
-        visible = ((truth["label"] == 1) & (truth["arc_snr"] >= config.min_arc_snr)).to_numpy()
-        masks = transform(shard, FRAME)[2][rows] > 0.3
-        for k, arc in enumerate(predictor.predict(cutouts, list(centres))):
-            (lens_score if visible[k] else other_score).append(arc.score)
-            if not visible[k]:
-                continue
-            found = arc.mask.astype(float) > 0.5
-            pixels.append(((found & masks[k]).sum(), found.sum(), masks[k].sum()))
-            coverage.append((arc.coverage_deg - truth["coverage_deg"].iloc[k], arc.coverage_err_deg))
-            true = truth["theta_e_arcsec"].iloc[k]
-            radius.append(((arc.theta_e_arcsec - true) / true, arc.theta_e_err_arcsec / true))
-            survey.append(cutouts[k].survey)
+    """Arc pixels, coverage, Einstein radius and score with 95% intervals, by survey, kind and stratum.
+
+    Pixels, coverage and radius are of arcs as visible as those trained on, about the deflector's true position; errors
+    of coverage are against the true mask's. share_above_0.5_KIND : `arc_score` of each kind; recall_STRATUM_LOW_HIGH :
+    of lensed galaxies at the threshold of `arc_score` that 1% of all non-lenses pass.
+    """
+    table = scored(weights, data_dir, device)
+    seen = visible(table, weights)
+    arcs, lens, other = table[seen], *(table.loc[part, "arc_score"].to_numpy() for part in (seen, ~seen))
     rng = np.random.default_rng(0)
-    out: dict[str, float] = {"n_arcs": len(pixels), "n_others": len(other_score)}
-    if not pixels or not other_score:
+    out: dict[str, float] = {"n_arcs": len(arcs), "n_others": len(other)}
+    if not len(lens) or not len(other):
         return out
-    lens, other = np.array(lens_score), np.array(other_score)
-    out["auroc"] = metrics.auroc(lens, other)
-    out["auroc_low"], out["auroc_high"] = metrics.bootstrap(metrics.auroc, lens, other, rng, 300)
-    both, found_n, true_n = np.array(pixels, float).T
-    wrong, wrong_err = np.array(coverage).T
-    error, error_err = np.array(radius).T
-    for name, values in (
-        ("pixel_precision", both / np.maximum(found_n, 1)),
-        ("pixel_recall", both / np.maximum(true_n, 1)),
-        ("coverage_inside_68", (np.abs(wrong) <= wrong_err).astype(float)),
-        ("theta_e_inside_68", (np.abs(error) <= error_err).astype(float)),
-    ):
-        out |= _interval(name, values, np.mean, rng)
-    out |= _interval("coverage_abs_error_deg", np.abs(wrong), np.median, rng)
-    out |= _interval("theta_e_abs_error", np.abs(error), np.median, rng)
-    for name in np.unique(survey):
-        here = np.array(survey) == name
-        out |= _interval(f"theta_e_abs_error_{name}", np.abs(error[here]), np.median, rng)
-        out |= _interval(f"theta_e_inside_68_{name}", (np.abs(error) <= error_err)[here].astype(float), np.mean, rng)
-    return out
+    for name, figure in (("auroc", metrics.auroc), ("tpr_at_fpr_2e-2", lambda a, b: metrics.tpr_at_fpr(a, b, 0.02))):
+        out[name] = figure(lens, other)
+        out[f"{name}_low"], out[f"{name}_high"] = metrics.bootstrap(figure, lens, other, rng, 300)
+    for name in ("pixel_precision", "pixel_recall"):
+        out |= _interval(name, arcs[name].to_numpy(), np.mean, rng)
+    for name in _ERRORS:
+        out |= _errors(name, arcs, rng)
+    for survey, rows in arcs.groupby("survey"):
+        out |= {f"{name}_{survey}": v for n in _ERRORS for name, v in _errors(n, rows, rng).items()}
+    for kind, rows in table.groupby("kind"):
+        out[f"share_above_0.5_{kind}"] = float((rows["arc_score"] > 0.5).mean())
+    return out | by_stratum(table, "arc_score", rng)
+
+
+def visible(table: pd.DataFrame, weights: Path) -> pd.Series:
+    """Which rows of `scored` have arcs as visible as those that the weights were trained on."""
+    bright: pd.Series = table["arc_snr"] >= float(load_card(weights).config["min_arc_snr"])
+    return bright & (table["label"] == 1)
+
+
+def scored(weights: Path, data_dir: Path, device: str = "cpu", grey: bool = False) -> pd.DataFrame:
+    """Truth of every cutout that the weights can be tested on, with what stage 3 says of it.
+
+    arc_score, coverage, coverage_err, coverage_wrong (degrees, said less true); theta_e_wrong, theta_e_err (relative to
+    the truth); pixel_precision, pixel_recall of the mask, NaN without true arc pixels. grey : with one band only.
+    """
+    predictor = load(weights, device)
+    parts = []
+    for shard, keep in shards_to_test(data_dir, load_card(weights).data):
+        truth = shard.truth.iloc[keep].reindex(columns=[*TRUTH_COLUMNS, "deflector_x_pix", "deflector_y_pix"])
+        part = Shard(tuple(shard.cutouts[k] for k in keep), shard.truth.iloc[keep], shard.source_mask[keep])
+        if grey:
+            part = replace(part, cutouts=tuple(one_band(c) for c in part.cutouts))
+        said = predictor.predict(part.cutouts, list(truth[["deflector_x_pix", "deflector_y_pix"]].to_numpy(float)))
+        _, _, share, centre = transform(part, FRAME)
+        mask = np.asarray(share, np.float32) > MASK_SHARE
+        middle = np.where(np.isfinite(centre), centre, (FRAME.size_pix - 1) / 2).astype(np.float32)
+        true = 360.0 * directions(torch.from_numpy(mask).float(), torch.from_numpy(middle)).mean(1).double().numpy()
+        found = np.array([a.mask.astype(np.float32) > THRESHOLD for a in said])
+        both, said_n, true_n = ((m).sum(axis=(1, 2)) for m in (found & mask, found, mask))
+        theta = truth["theta_e_arcsec"].to_numpy(float)
+        degrees = np.array([a.coverage_deg for a in said])
+        parts.append(
+            truth.assign(
+                survey=[c.survey for c in part.cutouts], arc_score=[a.score for a in said], coverage=degrees,
+                coverage_err=[a.coverage_err_deg for a in said], coverage_wrong=degrees - true,
+                theta_e_wrong=np.array([a.theta_e_arcsec for a in said]) / theta - 1,
+                theta_e_err=np.array([a.theta_e_err_arcsec for a in said]) / theta,
+                pixel_precision=np.where(true_n > 0, both / np.maximum(said_n, 1), np.nan),
+                pixel_recall=np.where(true_n > 0, both / np.maximum(true_n, 1), np.nan),
+            )
+        )  # fmt: skip
+    return with_strata(pd.concat(parts, ignore_index=True))
+
+
+def one_band(cutout: Cutout) -> Cutout:
+    """A cutout with the band of the middle colour slot alone, or with the first where that has none."""
+    k = max(slots(cutout.bands)[1], 0)
+    return replace(
+        cutout, flux=cutout.flux[k : k + 1], variance=cutout.variance[k : k + 1], valid=cutout.valid[k : k + 1],
+        bands=cutout.bands[k : k + 1], psf_fwhm_arcsec=cutout.psf_fwhm_arcsec[k : k + 1],
+        psf=cutout.psf[k : k + 1],
+    )  # fmt: skip
+
+
+def _errors(name: str, arcs: pd.DataFrame, rng: np.random.Generator) -> dict[str, float]:
+    """Median size of an error, its median (bias), and how often the truth lies inside the stated one."""
+    wrong, stated = arcs[f"{name}_wrong"].to_numpy(), arcs[f"{name}_err"].to_numpy()
+    unit = "_deg" if name == "coverage" else ""
+    return (
+        _interval(f"{name}_abs_error{unit}", np.abs(wrong), np.median, rng)
+        | _interval(f"{name}_bias{unit}", wrong, np.median, rng)
+        | _interval(f"{name}_inside_68", (np.abs(wrong) <= stated).astype(float), np.mean, rng)
+    )
 
 
 def _interval(
-    name: str, values: FloatArray, figure: Callable[[FloatArray], float], rng: np.random.Generator
+    name: str, values: Sequence[float] | FloatArray, figure: Callable[[FloatArray], float], rng: np.random.Generator
 ) -> dict[str, float]:
-    boot = [figure(rng.choice(values, len(values))) for _ in range(500)]
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return {}
+    boot = [figure(rng.choice(known, len(known))) for _ in range(500)]
     low, high = np.percentile(boot, [2.5, 97.5])
-    return {name: float(figure(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return {name: float(figure(known)), f"{name}_low": float(low), f"{name}_high": float(high)}

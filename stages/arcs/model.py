@@ -1,34 +1,43 @@
-"""The arc network: a small U-Net whose mask, profiled in radius about the deflector, also gives score and ring size."""
+"""The arc network: a small U-Net on circles about the deflector that marks lensed light and measures its ring."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.arcs.deflector import without_deflector
+from stages.arcs.polar import N_RADII, to_polar, to_square
 from stages.augment import Augmentation
-from stages.scaling import N_CHANNELS, N_CONDITIONS, Frame
+from stages.records import FloatArray
+from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS, Frame
 from stages.training import Schedule
 
 FRAME = Frame(80, 0.125, sharp_pixel_arcsec=0.08)
-N_RADII = 20
-RADIUS_UNIT_ARCSEC = 5.0  # the radius plane is in this unit, so that it stays of order one
-_N_HEAD = 3
+GRIDS = ("polar", "square")
+_RADIUS_UNIT_ARCSEC = 5.0  # the radius plane is in this unit, so that it stays of order one
+_OUTSIDE_LOGIT = -8.0  # of lensed light where a grid does not reach
+_N_HIDDEN = 64
 
 
 @dataclass(frozen=True)
 class ArcsConfig:
     """Settings of stage 3; see `configs/arcs.yaml`.
 
-    width : channels of the first level; centre_jitter_arcsec : error of the deflector's position that is trained for;
-    min_arc_snr : lenses whose arcs are fainter are left out of training; start : weights to go on from instead of fresh
-    ones, of the same width.
+    width : channels of the first level; grid : what the network sees, circles about the deflector (polar) or the square
+    cutout; subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm : error of
+    the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses whose arcs are
+    fainter are left out of training; start : weights to go on from instead of fresh ones, of the same network.
     """
 
     width: int = 16
-    centre_jitter_arcsec: float = 0.25
+    grid: str = "polar"
+    subtract: bool = True
+    centre_jitter_fwhm: float = 0.3
     min_arc_snr: float = 25.0
     start: str = ""
     seed: int = 1
@@ -36,67 +45,127 @@ class ArcsConfig:
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def __post_init__(self) -> None:
+        if self.grid not in GRIDS:
+            raise ValueError(f"grid {self.grid!r}: expected one of {', '.join(GRIDS)}")
+
 
 @dataclass(frozen=True, eq=False)
 class ArcOutput:
-    """Answers for N cutouts: mask logits (N, S, S), score logit, log Einstein radius and its log variance."""
+    """Answers for N cutouts, all of them logits.
+
+    mask : (N, S, S) that a grid pixel is lensed; angles : (N, T) that lensed light is seen in a direction from the
+    deflector; score : (N,) that there is any; radius : (N, R) of the Einstein radius lying between k and k + 1 grid
+    pixels, a share of one over k.
+    """
 
     mask: Tensor
+    angles: Tensor
     score: Tensor
-    log_theta: Tensor
-    log_variance: Tensor
+    radius: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a network says of N cutouts, before its errors are calibrated.
+
+    mask (N, S, S) probability of lensed light; angles (N, T) and score (N,) logits; theta_pix (N,) median Einstein
+    radius in grid pixels and sigma_pix (N,), half of its central 68%.
+    """
+
+    mask: npt.NDArray[np.float32]
+    angles: FloatArray
+    score: FloatArray
+    theta_pix: FloatArray
+    sigma_pix: FloatArray
 
 
 class Level(nn.Sequential):
-    """Two 3 x 3 convolutions."""
+    """Two 3 x 3 convolutions, the columns joined into a circle where `polar`."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, polar: bool) -> None:
         super().__init__(
-            nn.Conv2d(n_in, n_out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(n_out),
-            nn.ReLU(),
-            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(n_out),
-            nn.ReLU(),
+            *_convolution(n_in, n_out, polar),
+            *_convolution(n_out, n_out, polar),
         )
+
+
+def _convolution(n_in: int, n_out: int, polar: bool) -> tuple[nn.Module, ...]:
+    pad: tuple[nn.Module, ...] = (nn.CircularPad2d((1, 1, 0, 0)),) if polar else ()
+    return (*pad, nn.Conv2d(n_in, n_out, 3, 1, (1, 0) if polar else 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
 
 class ArcNet(nn.Module):
     """(N, 6, S, S) scaled pixels, (N, 2) conditions and (N, 2) centres on the grid to an `ArcOutput`."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, grid: str = "polar", subtract: bool = True) -> None:
         super().__init__()
+        self.polar, self.subtract = grid == "polar", subtract
         sizes = (width, 2 * width, 4 * width, 6 * width)
+        first = N_CHANNELS + 1 + (N_SLOTS if subtract else 0)
         self.down = nn.ModuleList(
-            Level(n_in, n_out) for n_in, n_out in zip((N_CHANNELS + 1, *sizes[:-1]), sizes, strict=True)
+            Level(n_in, n_out, self.polar) for n_in, n_out in zip((first, *sizes[:-1]), sizes, strict=True)
         )
         self.narrow = nn.ModuleList(nn.Conv2d(sizes[k + 1], sizes[k], 1) for k in range(3))
-        self.up = nn.ModuleList(Level(sizes[k], sizes[k]) for k in range(3))
+        self.up = nn.ModuleList(Level(sizes[k], sizes[k], self.polar) for k in range(3))
         self.mask = nn.Conv2d(width, 1, 1)
-        self.head = nn.Sequential(
-            nn.Linear(2 * sizes[-1] + N_RADII + N_CONDITIONS, 96), nn.ReLU(), nn.Linear(96, _N_HEAD)
+        self.angles = nn.Sequential(
+            nn.Conv1d(2 * width, _N_HIDDEN, 5, padding=2, padding_mode="circular"), nn.ReLU(),
+            nn.Conv1d(_N_HIDDEN, 1, 1),
+        )  # fmt: skip
+        self.rings = nn.Sequential(nn.Conv1d(2 * width + 2, _N_HIDDEN, 5, padding=2), nn.ReLU(),
+                                   nn.Conv1d(_N_HIDDEN, _N_HIDDEN, 5, padding=2), nn.ReLU())  # fmt: skip
+        self.radius = nn.Conv1d(_N_HIDDEN, 1, 1)
+        self.radius_context = nn.Linear(2 * sizes[-1] + N_CONDITIONS, N_RADII)
+        self.score = nn.Sequential(
+            nn.Linear(2 * sizes[-1] + _N_HIDDEN + N_CONDITIONS, _N_HIDDEN), nn.ReLU(), nn.Linear(_N_HIDDEN, 1)
         )
 
     def forward(self, pixels: Tensor, conditions: Tensor, centre: Tensor) -> ArcOutput:
         """Run the network."""
-        radius = radius_plane(centre, pixels.shape[-1], pixel_arcsec(conditions))
-        h = torch.cat([pixels, (radius / RADIUS_UNIT_ARCSEC)[:, None]], 1)
+        scale = pixel_arcsec(conditions)
+        h = torch.cat([pixels, without_deflector(pixels, centre)], 1) if self.subtract else pixels
+        h = to_polar(h, centre) if self.polar else h
+        radius = ring_arcsec(scale) if self.polar else radius_plane(centre, pixels.shape[-1], scale)
+        plane = (radius / _RADIUS_UNIT_ARCSEC)[:, None]
+        h = torch.cat([h, plane[..., None].expand(-1, -1, -1, h.shape[-1]) if self.polar else plane], 1)
+        h = h.contiguous(memory_format=torch.channels_last)
         levels = []
         for k, level in enumerate(self.down):
             h = level(F.max_pool2d(h, 2) if k else h)
             levels.append(h)
-        pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
+        pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3)), conditions], 1)
         for k in (2, 1, 0):
             wide = F.interpolate(self.narrow[k](h), scale_factor=2.0, mode="nearest")
             h = self.up[k](wide + levels[k])
-        mask = self.mask(h)[:, 0].float()
-        numbers = self.head(torch.cat([pooled.float(), radial_profile(mask.sigmoid(), radius), conditions], 1)).float()
-        return ArcOutput(mask, numbers[:, 0], numbers[:, 1], numbers[:, 2].clamp(-8, 2))
+        mask = self.mask(h).float()
+        if self.polar:
+            mask = to_square(mask - _OUTSIDE_LOGIT, centre, pixels.shape[-1]) + _OUTSIDE_LOGIT
+        circles = h if self.polar else to_polar(h.float(), centre)
+        along = torch.cat([circles.mean(3), circles.amax(3)], 1)  # (N, 2 width, R)
+        known = torch.stack([ring_arcsec(scale) / _RADIUS_UNIT_ARCSEC, conditions[:, :1].expand(-1, N_RADII)], 1)
+        rings = self.rings(torch.cat([along, known], 1))
+        return ArcOutput(
+            mask[:, 0],
+            self.angles(torch.cat([circles.mean(2), circles.amax(2)], 1))[:, 0].float(),
+            self.score(torch.cat([pooled, rings.amax(2)], 1))[:, 0].float(),
+            (self.radius(rings)[:, 0] + self.radius_context(pooled)).float(),
+        )
 
 
 def pixel_arcsec(conditions: Tensor) -> Tensor:
     """Side (N,) of a grid pixel, which follows from the resolution (see `stages.scaling.Frame`)."""
     return torch.where(conditions[:, 0] < 0, FRAME.sharp_pixel_arcsec or FRAME.pixel_arcsec, FRAME.pixel_arcsec)
+
+
+def resolution_pix(conditions: Tensor) -> Tensor:
+    """Resolution (N,) in grid pixels."""
+    return 0.3 * 10 ** conditions[:, 0] / pixel_arcsec(conditions)
+
+
+def ring_arcsec(pixel_arcsec: Tensor) -> Tensor:
+    """Radii (N, R) in arcsec of the circles of `stages.arcs.polar` on grids of pixels (N,)."""
+    return (torch.arange(N_RADII, device=pixel_arcsec.device) + 0.5) * pixel_arcsec[:, None]
 
 
 def radius_plane(centre: Tensor, size: int, pixel_arcsec: Tensor) -> Tensor:
@@ -106,10 +175,21 @@ def radius_plane(centre: Tensor, size: int, pixel_arcsec: Tensor) -> Tensor:
     return torch.sqrt(dx[:, None, :] ** 2 + dy[:, :, None] ** 2) * pixel_arcsec[:, None, None]
 
 
-def radial_profile(mask: Tensor, radius: Tensor) -> Tensor:
-    """Mean (N, N_RADII) of a mask in rings about the centre, out to the widest frame's half side."""
-    width = 0.5 * FRAME.size_pix * FRAME.pixel_arcsec / N_RADII
-    ring = (radius / width).floor().long().clamp(max=N_RADII).flatten(1)
-    total = torch.zeros(len(mask), N_RADII + 1, device=mask.device)
-    count = torch.zeros_like(total).scatter_add_(1, ring, torch.ones_like(mask).flatten(1))
-    return (total.scatter_add(1, ring, mask.flatten(1)) / count.clamp(min=1))[:, :N_RADII]
+def measured(net: nn.Module, pixels: Tensor, conditions: Tensor, centre: Tensor) -> Measured:
+    """Apply a network to N cutouts about centres (N, 2) on the grid."""
+    with torch.inference_mode():
+        out: ArcOutput = net(pixels, conditions, centre)
+        low, middle, high = (_quantile(out.radius.softmax(1), q) for q in (0.1587, 0.5, 0.8413))
+        mask = out.mask.sigmoid()
+    angles, score, theta, sigma = (
+        v.double().cpu().numpy() for v in (out.angles, out.score, middle, 0.5 * (high - low))
+    )
+    return Measured(mask.cpu().numpy(), angles, score, theta, sigma)
+
+
+def _quantile(share: Tensor, q: float) -> Tensor:
+    """Where (N,) the cumulated shares (N, R) of bins one wide reach q, linear within a bin."""
+    upper = share.cumsum(1)
+    k = (upper < q).sum(1, keepdim=True).clamp(max=share.shape[1] - 1)
+    inside = share.gather(1, k).clamp(min=1e-9)
+    return (k + (q - (upper.gather(1, k) - inside)) / inside)[:, 0].clamp(0, share.shape[1])

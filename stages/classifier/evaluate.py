@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,9 @@ from stages import metrics
 from stages.classifier.predict import load
 from stages.dataset import shards_to_test
 from stages.records import FloatArray
+from stages.strata import TRUTH_COLUMNS, by_stratum, with_strata
 from stages.weights import load_card
 
-_COLUMNS = [
-    "label", "kind", "theta_e_arcsec", "seeing_arcsec", "arc_snr", "arc_contrast", "coverage_deg", "n_images"
-]  # fmt: skip
-STRATA: dict[str, tuple[float, ...]] = {
-    "theta_e_over_seeing": (0.0, 0.7, 1.0, 1.5, 2.0, 3.0, np.inf),
-    "arc_snr": (0.0, 20.0, 40.0, 80.0, 160.0, np.inf),
-    "arc_contrast": (0.0, 0.1, 0.3, 1.0, 3.0, np.inf),
-    "coverage_deg": (0.0, 30.0, 60.0, 120.0, 180.0, 270.0, 361.0),
-    "n_images": (0, 2, 3, 4, 5, np.inf),
-}
 _N_BOOTSTRAP = 300
 
 
@@ -56,7 +46,7 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
         out[f"auroc_{survey}"] = metrics.auroc(*(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
     for kind, rows in table.groupby("kind"):
         out[f"share_above_0.5_{kind}"] = float((rows["p_lens"] > 0.5).mean())
-    return out | by_stratum(table, rng)
+    return out | by_stratum(table, "p_lens", rng)
 
 
 def calibration_error(p_lens: FloatArray, label: FloatArray) -> float:
@@ -74,28 +64,6 @@ def scored(weights: Path, data_dir: Path, device: str = "cpu") -> pd.DataFrame:
     parts = []
     for shard, keep in shards_to_test(data_dir, load_card(weights).data):
         p = predictor.predict([shard.cutouts[k] for k in keep]).p_lens
-        truth = shard.truth.iloc[keep].reindex(columns=_COLUMNS)
+        truth = shard.truth.iloc[keep].reindex(columns=TRUTH_COLUMNS)
         parts.append(truth.assign(p_lens=p, survey=shard.cutouts[0].survey))
-    table = pd.concat(parts, ignore_index=True)
-    return table.assign(theta_e_over_seeing=table["theta_e_arcsec"] / table["seeing_arcsec"])
-
-
-def by_stratum(table: pd.DataFrame, rng: np.random.Generator) -> dict[str, float]:
-    """Recall of lensed galaxies by `STRATA`, at the threshold that 1% of the non-lenses pass."""
-    other = table.loc[table["label"] == 0, "p_lens"].to_numpy()
-    lenses = table[table["kind"] == "lens_galaxy"]
-    out: dict[str, float] = {}
-    if not len(other):
-        return out
-    for name, edges in STRATA.items():
-        for low, high in pairwise(edges):
-            p = lenses.loc[lenses[name].between(low, high, inclusive="left"), "p_lens"].to_numpy()
-            if not len(p):
-                continue
-            key = f"recall_{name}_{low:g}_{high:g}"
-            out[key] = metrics.tpr_at_fpr(p, other, 0.01)
-            out[f"{key}_low"], out[f"{key}_high"] = metrics.bootstrap(
-                lambda a, b: metrics.tpr_at_fpr(a, b, 0.01), p, other, rng, _N_BOOTSTRAP
-            )
-            out[f"{key}_n"] = len(p)
-    return out
+    return with_strata(pd.concat(parts, ignore_index=True))

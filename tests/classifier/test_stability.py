@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.changes import CHANGES, band_less, masked, rescaled, turned
 from stages.classifier.model import FRAME
 from stages.classifier.predict import Predictor, load
-from stages.classifier.stability import CHANGES, band_less, masked, rescaled, shifts, turned
+from stages.classifier.stability import shifts
 from stages.config import WEIGHTS_DIR
 from stages.dataset import read_shards
 from stages.records import Cutout
