@@ -1,4 +1,6 @@
-"""Stage 1 on the command line: python -m stages.classifier train|evaluate|predict|join|audit --data DIR --out DIR.
+"""Stage 1 on the command line: python -m stages.classifier VERB --data DIR --out DIR.
+
+VERB is train, evaluate, predict, join, distil or audit.
 
 `python -m stages.classifier adapt --survey-dir DIR --out DIR` goes on from the shipped weights on one's own survey.
 """
@@ -9,15 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages import config as configuration
 from stages.classifier.adapt import command as adapt_command
 from stages.classifier.audit import audit
+from stages.classifier.distil import distil
 from stages.classifier.evaluate import evaluate
 from stages.classifier.join import join
 from stages.classifier.model import ClassifierConfig
 from stages.classifier.predict import Predictor, load
 from stages.classifier.train import train
 from stages.command import run
-from stages.config import WEIGHTS_DIR
+from stages.config import CONFIG_DIR, WEIGHTS_DIR
 from stages.dataset import DatasetError, Shard
 from stages.weights import WeightsError
 
@@ -63,7 +67,24 @@ def audit_command(argv: Sequence[str]) -> int:
     return 0
 
 
-MORE_VERBS = {"join": join_command, "audit": audit_command, "adapt": adapt_command}
+def distil_command(argv: Sequence[str]) -> int:
+    """`distil --weights FILE --data DIR --out DIR --config FILE`: a fast first look for an ensemble."""
+    parser = argparse.ArgumentParser(prog="python -m stages.classifier distil")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
+    parser.add_argument("--data", type=Path, required=True, help="data sets whose labels are not used")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=CONFIG_DIR / "classifier_first.yaml")
+    options = parser.parse_args(argv)
+    try:
+        config = configuration.load(ClassifierConfig, options.config)
+        print(distil(options.weights, config, options.data, options.out))
+    except (DatasetError, WeightsError, configuration.ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+MORE_VERBS = {"join": join_command, "distil": distil_command, "audit": audit_command, "adapt": adapt_command}
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in MORE_VERBS:

@@ -23,7 +23,7 @@ class ClassifierConfig:
     that is drawn from the hard_part of all which the network takes most for lenses, chosen anew at each check; start :
     weights to go on from instead of fresh ones, of the same network and width; validation : folder of data sets, such
     as lenses painted on fields that nothing is trained on, which early stopping and calibration watch instead of the
-    systems held out from the training data.
+    systems held out from the training data; first, first_width : the network of the first look that `distil` added.
     """
 
     network: str = "compact"
@@ -41,6 +41,8 @@ class ClassifierConfig:
     validation: str = ""
     seed: int = 1
     workers: int = 2
+    first: str = ""
+    first_width: int = 24
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
 

@@ -21,14 +21,25 @@ from stages.training import dihedral
 
 _MIN_VALID_SHARE = 0.3
 _CHUNK = 32  # what the processor's cache holds
-_SECOND_LOOK = 0.1  # above this probability at equal prior every member looks, at every turn
+_SECOND_LOOK = float(np.log(0.1 / 0.9))  # calibrated logit above which all members look, where nothing else is known
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
+
+
+@dataclass(frozen=True, eq=False)
+class FirstLook:
+    """The network that sees everything once; slope and offset calibrate its logit, above `cut` the members look."""
+
+    net: Classifier
+    slope: float
+    offset: float
+    cut: float = _SECOND_LOOK
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """Trained stage 1 on a device; immutable after `load`."""
 
+    first: FirstLook
     members: tuple[Classifier, ...]
     slope: float
     offset: float
@@ -40,8 +51,8 @@ class Predictor:
     def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
         """Probability that each of N cutouts holds a lens, at the predictor's prior.
 
-        One member sees everything once; what may be a lens is seen by every member from several sides. The error is the
-        members' spread in probability; a missing colour or masked pixels widen it by their share.
+        The first look sees everything once; what may be a lens is seen by every member from several sides. The error is
+        the members' spread in probability; a missing colour or masked pixels widen it by their share.
         """
         ids = tuple(c.id for c in cutouts)
         if not cutouts:
@@ -50,11 +61,12 @@ class Predictor:
         pixels = torch.from_numpy(seen.pixels).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
         first, unlike = self._first_look(pixels, conditions)
-        raw = np.repeat(first, len(self.members), axis=0)
-        again = np.flatnonzero(self._probability(first[0], 0.5) > _SECOND_LOOK)
+        logit = np.repeat(first[None], len(self.members), axis=0)
+        again = np.flatnonzero(first > self.first.cut)
         if len(again):  # every member looks from every side at what may be a lens
-            raw[:, again] = self._logits(pixels[again], conditions[again], self.members)
-        members, p = self._probability(raw, self.prior), self._probability(raw.mean(axis=0), self.prior)
+            looked = self._logits(pixels[again], conditions[again], self.members)
+            logit[:, again] = self.slope * looked + self.offset
+        members, p = _probability(logit, self.prior), _probability(logit.mean(axis=0), self.prior)
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
         lacking = 1 - seen.conditions[:, 1]
@@ -70,17 +82,17 @@ class Predictor:
         return self.slope * self._logits(pixels, conditions, self.members, 1) + self.offset
 
     def _first_look(self, pixels: Tensor, conditions: Tensor) -> tuple[FloatArray, BoolArray]:
-        """Logits (1, N) of the first member from one side, and which inputs are unlike anything it was trained on."""
-        net = self.members[0]
-        logit, unlike = np.empty((1, len(pixels))), np.zeros(len(pixels), bool)
+        """Calibrated logits (N,) of the first look, and which inputs are unlike anything it was trained on."""
+        net = self.first.net
+        logit, unlike = np.empty(len(pixels)), np.zeros(len(pixels), bool)
         with torch.inference_mode():
             for start in range(0, len(pixels), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 seen = net.features(pixels[part].contiguous(memory_format=torch.channels_last), conditions[part])
-                logit[0, part] = net.decide(seen).double().cpu().numpy()
+                logit[part] = net.decide(seen).double().cpu().numpy()
                 if self.domain is not None:
                     unlike[part] = self.domain.unlike(seen.cpu())
-        return logit, unlike
+        return self.first.slope * logit + self.first.offset, unlike
 
     def _logits(
         self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int | None = None
@@ -96,22 +108,31 @@ class Predictor:
                     out[:, part] += torch.stack([net(turned, conditions[part]) for net in members]).cpu()
         return np.asarray((out / n_views).double().numpy())
 
-    def _probability(self, logit: FloatArray, prior: float) -> FloatArray:
-        """Calibrated probability at a share of lenses."""
-        shift = np.log(prior / (1 - prior))
-        return np.asarray(1 / (1 + np.exp(-(self.slope * logit + self.offset + shift))))
+
+def _probability(logit: FloatArray, prior: float) -> FloatArray:
+    """Probability at a share of lenses, from calibrated logits at equal prior."""
+    return np.asarray(1 / (1 + np.exp(-(logit + np.log(prior / (1 - prior))))))
 
 
 def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
     """Read weights onto a device; `prior` is the share of lenses at which probabilities are stated."""
     state, card = weights.load(path)
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
-    members = []
-    for k in range(config.members):
-        net = build(config.network, config.width, config.dropout)
-        prefix = f"member{k}."
-        net.load_state_dict({key[len(prefix) :]: v for key, v in state.items() if key.startswith(prefix)})
-        members.append(net.eval().to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    members = tuple(
+        _network(config.network, config.width, config.dropout, state, f"member{k}.", device)
+        for k in range(config.members)
+    )
     slope, offset = (float(v) for v in state["calibration"])
     low, high = card.domain["resolution_arcsec"]
-    return Predictor(tuple(members), slope, offset, (low, high), Domain.of_state(state), prior, device)
+    first = FirstLook(members[0], slope, offset)
+    if config.first:
+        net = _network(config.first, config.first_width, config.dropout, state, "first.", device)
+        first = FirstLook(net, *(float(v) for v in state["first_calibration"]))
+    return Predictor(first, members, slope, offset, (low, high), Domain.of_state(state), prior, device)
+
+
+def _network(name: str, width: int, dropout: float, state: dict[str, Tensor], prefix: str, device: str) -> Classifier:
+    net = build(name, width, dropout)
+    net.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
+    placed: Classifier = net.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed

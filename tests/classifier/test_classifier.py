@@ -10,6 +10,7 @@ import torch
 
 from sim.generate import main as generate
 from stages import weights
+from stages.classifier.distil import distil
 from stages.classifier.join import join
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import Predictor, load
@@ -168,3 +169,29 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
         file.write(b"x")
     with pytest.raises(WeightsError, match="differs from the file its card describes"):
         load(tmp_path / "classifier.safetensors")
+
+
+def test_a_first_look_learns_the_ensemble_and_sends_it_what_may_be_a_lens(data_dir: Path, tmp_path: Path) -> None:
+    ensemble = train(replace(TINY, members=2), data_dir, tmp_path / "ensemble")
+    state, card = weights.load(ensemble)
+    weights.save(ensemble, state | {"calibration": torch.tensor([40.0, 0.0], dtype=torch.float64)}, card)  # be decided
+    how = replace(TINY, network="mobilenet_v3_small", schedule=Schedule(steps=2, batch_size=8, check_steps=2))
+    both = load(distil(ensemble, how, data_dir, tmp_path / "both"))
+    cutouts = list(next(read_shards(data_dir)).cutouts[:12])
+    everything = replace(both, first=replace(both.first, cut=-np.inf)).predict(cutouts).p_lens
+    nothing = replace(both, first=replace(both.first, cut=np.inf)).predict(cutouts).p_lens
+    np.testing.assert_allclose(everything, looked_at_by_all(ensemble, cutouts), atol=1e-6)
+    logit, _ = both._first_look(*inputs(cutouts))
+    np.testing.assert_allclose(nothing, 1 / (1 + np.exp(-logit)), atol=1e-6)
+    assert both.first.net is not both.members[0]
+    assert weights.load_card(tmp_path / "both" / "classifier.safetensors").metrics["first_look"]["kept"] > 0.99
+
+
+def looked_at_by_all(path: Path, cutouts: list[Cutout]) -> np.ndarray:
+    alone = load(path)
+    return replace(alone, first=replace(alone.first, cut=-np.inf)).predict(cutouts).p_lens
+
+
+def inputs(cutouts: list[Cutout]) -> tuple[torch.Tensor, torch.Tensor]:
+    seen = network_inputs(cutouts, FRAME)
+    return torch.from_numpy(seen.pixels), torch.from_numpy(seen.conditions)
