@@ -62,6 +62,7 @@ class Photometry:
 
     xy_pix : (n, 2); xy_err_pix : (n,) per axis, NaN where the fit failed and the detection's place was kept.
     flux, flux_err : (n, B) in each band's unit, the band with the clearest points first; NaN where not measured.
+    bands : (B,) the cutout's band of each column.
     detection : (n,) row of the detection that each point began as; twice the same for the halves of a merged pair.
     flux_limit : 5 sigma of a point on the sky, in that band; leftover : that band without what was fitted, or None.
     """
@@ -73,6 +74,7 @@ class Photometry:
     detection: npt.NDArray[np.intp]
     flux_limit: float
     leftover: Leftover | None
+    bands: tuple[int, ...] = ()
 
     def only(self, rows: npt.NDArray[np.intp]) -> Photometry:
         """Keep some points; the leftover stays that of all."""
@@ -115,11 +117,12 @@ def measure(cutout: Cutout, xy_pix: FloatArray, deflector_xy_pix: FloatArray) ->
     worth = [float(np.nansum(np.clip(t.flux / band.limit, 0, 1e3))) for t, band in zip(tries, bands, strict=True)]
     first = int(np.argmax(worth))
     best, origin = _split_pairs(bands[first], tries[first], deflector_xy_pix)
-    others = [_fit(band, best.xy, deflector_xy_pix, rounds=1) for b, band in enumerate(bands) if b != first]
+    order = (first, *(b for b in range(n_bands) if b != first))
+    others = [_fit(bands[b], best.xy, deflector_xy_pix, rounds=1) for b in order[1:]]
     flux = np.column_stack([best.flux, *(o.flux for o in others)])
     flux_err = np.column_stack([best.flux_err, *(o.flux_err for o in others)])
     left = _leftover(bands[first], best, deflector_xy_pix)
-    return Photometry(best.xy, best.xy_err, flux, flux_err, origin, bands[first].limit, left)
+    return Photometry(best.xy, best.xy_err, flux, flux_err, origin, bands[first].limit, left, order)
 
 
 def _band(cutout: Cutout, band: int) -> _Band:

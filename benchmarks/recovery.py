@@ -1,0 +1,163 @@
+"""Is an image that was overlooked found again? python benchmarks/recovery.py --survey DIR --truth CSV | --data DIR.
+
+Quads with known places: real ones (a folder of images and a table with id, x_pix, y_pix, a row per image) or the quads
+with four seen and resolved images of labelled data sets that the weights never learned from. Of each, every image in
+turn is
+
+- overlooked: the counter is given the other three (true places and the deflector that the detector finds) and must
+  predict the fourth and find it in the pixels;
+- removed: the fitted point is taken out of the pixels, and the whole stage, detector included, looks at what is left. A
+  lens must still be possible, and the missing image predicted.
+
+Printed, with 95% Wilson intervals: the share of overlooked images within the 95% search ellipse of a predicted one and
+found within half a FWHM, by signal to noise; the verdicts after removal, and the share whose place is predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from stages.config import WEIGHTS_DIR
+from stages.counter.evaluate import share
+from stages.counter.photometry import Photometry, measure
+from stages.counter.predict import Predictor, count, load
+from stages.counter.psf import psf_of
+from stages.dataset import native_positions, shards_to_test
+from stages.ingest import IngestOptions, Survey
+from stages.records import Certificate, Cutout, FloatArray
+from stages.scaling import resolution_arcsec
+from stages.weights import load_card
+
+NEAR_FWHM = 0.5
+SURE = 0.9
+SNR_EDGES = (5.0, 10.0, 30.0, 1e9)
+LENS_VERDICTS = ("supports", "possible")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--survey", type=Path)
+    parser.add_argument("--truth", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "counter.safetensors")
+    parser.add_argument("--limit", type=int, default=100_000, help="most quads")
+    options = parser.parse_args()
+    if (options.data is None) == (options.survey is None or options.truth is None):
+        parser.error("give --data, or --survey and --truth")
+    predictor = load(options.weights)
+    quads = labelled(options.data, options.weights) if options.data else real(options.survey, options.truth)
+    rows = []
+    for k, (cutout, true) in enumerate(tqdm(quads, unit="quad")):
+        if k >= options.limit:
+            break
+        rows += [hidden(predictor, cutout, true, image) for image in range(len(true))]
+    tell(pd.DataFrame(rows))
+    return 0
+
+
+def hidden(predictor: Predictor, cutout: Cutout, true: FloatArray, image: int) -> dict[str, object]:
+    """One image of a quad overlooked and removed."""
+    (seen,) = predictor.predict([cutout])
+    deflector, trust = seen.deflector_xy_pix, seen.deflector_confidence
+    whole, others = measure(cutout, true, deflector), np.delete(true, image, axis=0)
+    near = NEAR_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
+    told = count(cutout, others, np.full(len(others), SURE), deflector, trust, predictor.prior)
+    (left,) = predictor.predict([without(cutout, whole, image)])
+    place = true[image]
+    return {
+        "snr": float(np.nanmax((whole.flux / whole.flux_err)[whole.detection == image], initial=0.0)),
+        "predicted": within(told.certificate, place, near) or is_near(told.xy_pix, place, near),
+        "found": is_near(told.xy_pix, place, near),
+        "verdict": left.certificate.verdict,
+        "lens": left.certificate.verdict in LENS_VERDICTS,
+        "gone": not is_near(left.xy_pix, place, near),
+        "predicted_after": within(left.certificate, place, near),
+    }
+
+
+def without(cutout: Cutout, points: Photometry, image: int) -> Cutout:
+    """A cutout less the points that were fitted to one image."""
+    y, x = (a.ravel().astype(float) for a in np.indices(cutout.flux.shape[1:]))
+    flux = cutout.flux.copy()
+    for row in np.flatnonzero(points.detection == image):
+        for column, band in enumerate(points.bands):
+            light = np.nan_to_num(points.flux[row, column])
+            shape = psf_of(cutout, band).value(x - points.xy_pix[row, 0], y - points.xy_pix[row, 1])
+            flux[band] -= (light * shape).reshape(flux.shape[1:]).astype(flux.dtype)
+    return replace(cutout, flux=flux)
+
+
+def within(judged: Certificate, place: FloatArray, near: float) -> bool:
+    """Whether a place lies in the 95% search ellipse of a predicted image, or nearer to it than `near` pixels."""
+    for centre, ellipse in zip(judged.missing_xy_pix, judged.missing_ellipse_pix, strict=True):
+        offset = place - centre
+        if np.hypot(*offset) < near:
+            return True
+        if not np.isfinite(ellipse).all() or ellipse[0] <= 0:
+            continue
+        turn = np.radians(ellipse[2])
+        along, across = offset @ [np.cos(turn), np.sin(turn)], offset @ [-np.sin(turn), np.cos(turn)]
+        if (along / ellipse[3]) ** 2 + (across / (ellipse[3] * ellipse[1] / ellipse[0])) ** 2 <= 1:
+            return True
+    return False
+
+
+def is_near(xy: FloatArray, place: FloatArray, near: float) -> bool:
+    """Whether any of some positions (n, 2) lies within a distance of a place."""
+    return bool(len(xy)) and bool(np.hypot(*(xy - place).T).min() < near)
+
+
+def real(folder: Path, truth: Path) -> Iterator[tuple[Cutout, FloatArray]]:
+    """Images of a folder with four known places."""
+    table = pd.read_csv(truth, dtype={"id": str})
+    for batch in Survey(folder, IngestOptions()).batches():
+        for cutout in batch.cutouts:
+            images = table[table["id"] == cutout.id]
+            if len(images) == 4:
+                yield cutout, images[["x_pix", "y_pix"]].to_numpy(float) - cutout.origin_xy_pix
+
+
+def labelled(data: Path, weights: Path) -> Iterator[tuple[Cutout, FloatArray]]:
+    """Simulated quads whose four images are seen and resolved."""
+    for shard, keep in shards_to_test(data, load_card(weights).data):
+        for k in keep:
+            row = shard.truth.iloc[k]
+            if row["kind"] != "lens_quasar" or row["n_images_seen"] != 4:
+                continue
+            shown = np.asarray(row["image_seen"], bool) & np.asarray(row["image_resolved"], bool)
+            yield shard.cutouts[k], native_positions(row["image_x_pix"], row["image_y_pix"])[shown]
+
+
+def tell(table: pd.DataFrame) -> None:
+    """Print shares with their intervals."""
+    print(f"{len(table)} images of quads, one at a time")
+    for low, high in pairwise(SNR_EDGES):
+        part = table[table["snr"].between(low, high, inclusive="left")]
+        if len(part):
+            print(f"  S/N {low:g} to {high:g}: overlooked ones predicted {said(part['predicted'])}, "
+                  f"found in the pixels {said(part['found'])}")  # fmt: skip
+    above = table[table["snr"] >= SNR_EDGES[0]]
+    print(f"  all above S/N {SNR_EDGES[0]:g}: predicted {said(above['predicted'])}, found {said(above['found'])}")
+    print(f"removed: verdicts {table['verdict'].value_counts().to_dict()}; no longer seen {said(table['gone'])}")
+    print(f"  a lens is possible {said(table['lens'])}; missing image predicted {said(table['predicted_after'])}")
+
+
+def said(hits: pd.Series) -> str:
+    """A share with its interval."""
+    told = share("x", int(hits.sum()), len(hits))
+    return f"{told['x']:.2f} [{told['x_low']:.2f}, {told['x_high']:.2f}] ({int(hits.sum())} of {len(hits)})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
