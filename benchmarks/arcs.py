@@ -43,13 +43,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages import metrics
 from stages.arcs import evaluate as arcs
-from stages.arcs.deflector import linear, without_deflector
 from stages.arcs.model import FRAME
 from stages.arcs.predict import Predictor, load
 from stages.changes import masked, turned
 from stages.classifier.predict import load as load_classifier
 from stages.config import WEIGHTS_DIR
 from stages.dataset import Shard, shards_to_test
+from stages.deflector import linear, without_deflector
 from stages.records import FloatArray
 from stages.scaling import N_SLOTS, network_inputs
 from stages.strata import strata

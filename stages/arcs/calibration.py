@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from stages import metrics
 from stages.arcs.measure import find_arcs, fit_ring, main_arc
 from stages.arcs.model import FRAME, ArcsConfig, measured, pixel_arcsec
-from stages.arcs.polar import N_ANGLES, to_polar
 from stages.cache import Cached, batches
+from stages.polar import N_ANGLES, to_polar
 from stages.records import FloatArray
 from stages.training import platt
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import label
 
-from stages.arcs.polar import N_ANGLES
+from stages.polar import N_ANGLES
 from stages.records import Arc, BoolArray, FloatArray
 
 THRESHOLD = 0.5  # a pixel more likely lensed than not

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.arcs.deflector import without_deflector
-from stages.arcs.polar import N_RADII, to_polar, to_square
 from stages.augment import Augmentation
+from stages.deflector import without_deflector
+from stages.polar import N_RADII, to_polar, to_square
 from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS, Frame
 from stages.training import Schedule
@@ -164,7 +164,7 @@ def resolution_pix(conditions: Tensor) -> Tensor:
 
 
 def ring_arcsec(pixel_arcsec: Tensor) -> Tensor:
-    """Radii (N, R) in arcsec of the circles of `stages.arcs.polar` on grids of pixels (N,)."""
+    """Radii (N, R) in arcsec of the circles of `stages.polar` on grids of pixels (N,)."""
     return (torch.arange(N_RADII, device=pixel_arcsec.device) + 0.5) * pixel_arcsec[:, None]
 
 

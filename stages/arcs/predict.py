@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from stages import config as configuration
 from stages import weights
 from stages.arcs.calibration import Calibration, coverage
-from stages.arcs.deflector import deflector_light, linear
 from stages.arcs.measure import THRESHOLD, colour, find_arcs, fit_ring, signal
 from stages.arcs.model import FRAME, ArcNet, ArcsConfig, measured
-from stages.arcs.polar import to_polar
+from stages.deflector import deflector_light, linear
+from stages.polar import to_polar
 from stages.records import ArcScore, Cutout, FloatArray
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA, network_inputs
 

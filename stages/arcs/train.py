@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from stages.arcs.calibration import Rows, calibrate, directions, has_arc, tensors, true_mask
 from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig, pixel_arcsec, resolution_pix
-from stages.arcs.polar import N_RADII
 from stages.augment import drop, patches, photometric, refill
 from stages.cache import Cached, cached
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
+from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
 from stages.training import dihedral, fit
 from stages.weights import Card, go_on, load, save

@@ -1,8 +1,9 @@
 """Stage 1's networks behind one interface: `build(name, width, dropout)` gives a `Classifier`, whatever its body.
 
-compact : a small residual network, the baseline. invariant : group convolutions over the eight rotations and
-reflections, whose logit does not depend on them by construction. resnet18, efficientnet_b0, mobilenet_v3_small :
-torchvision's, from scratch, with a first layer for the project's planes.
+compact : a small residual network, the baseline. polar : the same on circles about the middle, which sees the cutout
+with and without its galaxy's own light; quarter turns change nothing by construction. invariant : group convolutions
+over the eight rotations and reflections, whose logit does not depend on them by construction. resnet18,
+efficientnet_b0, mobilenet_v3_small : torchvision's, from scratch, with a first layer for the project's planes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from stages.scaling import N_CHANNELS, N_CONDITIONS
+from stages.deflector import without_deflector
+from stages.polar import to_polar
+from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS
 from stages.training import N_DIHEDRAL, dihedral
 
 _TURNS = 4  # reflections as well cost twice the time and change no figure on real sky by more than its error
@@ -52,13 +55,13 @@ class Classifier(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions with a shortcut (He et al. 2016)."""
+    """Two 3 x 3 convolutions with a shortcut (He et al. 2016), the columns joined into a circle where `circular`."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+    def __init__(self, n_in: int, n_out: int, stride: int, circular: bool = False) -> None:
         super().__init__()
-        self.first = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.first = _conv(n_in, n_out, stride, circular)
         self.norm1 = nn.BatchNorm2d(n_out)
-        self.second = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.second = _conv(n_out, n_out, 1, circular)
         self.norm2 = nn.BatchNorm2d(n_out)
         same = n_in == n_out and stride == 1
         self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
@@ -67,6 +70,28 @@ class Block(nn.Module):
         """(N, n_in, H, W) to (N, n_out, H / stride, W / stride)."""
         y = F.relu(self.norm1(self.first(x)))
         return F.relu(self.norm2(self.second(y)) + self.shortcut(x))
+
+
+def _conv(n_in: int, n_out: int, stride: int, circular: bool) -> nn.Module:
+    if not circular:
+        return nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+    return nn.Sequential(nn.CircularPad2d((1, 1, 0, 0)), nn.Conv2d(n_in, n_out, 3, stride, (1, 0), bias=False))
+
+
+class Circles(nn.Module):
+    """(N, 6, S, S) scaled pixels as polar planes (N, 10, S / 2, T): these, the same without the galaxy, the radius."""
+
+    n_planes = N_CHANNELS + N_SLOTS + 1
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """About the middle of the frame."""
+        n, _, _, size = pixels.shape
+        centre = torch.full((n, 2), (size - 1) / 2, device=pixels.device)
+        seen = torch.cat([pixels.float(), without_deflector(pixels.float(), centre)], 1)
+        planes = to_polar(seen, centre, size // 2)
+        radius = torch.linspace(0, 1, size // 2, device=pixels.device)[None, None, :, None]
+        out = torch.cat([planes, radius.expand(n, 1, -1, planes.shape[-1])], 1)
+        return out.contiguous(memory_format=torch.channels_last)
 
 
 class GroupConv(nn.Module):
@@ -123,6 +148,13 @@ def _compact(width: int) -> tuple[nn.Module, nn.Module, int]:
     return stem, body, 4 * w
 
 
+def _polar(width: int) -> tuple[nn.Module, nn.Module, int]:
+    w = width
+    stem = nn.Sequential(Circles(), _conv(Circles.n_planes, w, 1, True), nn.BatchNorm2d(w), nn.ReLU(), nn.MaxPool2d(2))
+    sizes = ((w, w, 1), (w, 2 * w, 2), (2 * w, 4 * w, 2), (4 * w, 4 * w, 1))
+    return stem, nn.Sequential(*(Block(*size, circular=True) for size in sizes)), 4 * w
+
+
 def _invariant(width: int) -> tuple[nn.Module, nn.Module, int]:
     w = max(2, width // 6)  # eight poses of each
     stem = nn.Sequential(GroupConv(N_CHANNELS, w, lifting=True), nn.MaxPool2d(2))
@@ -160,6 +192,7 @@ def _first_layer(old: nn.Conv2d) -> nn.Conv2d:
 NETWORKS: dict[str, Callable[[int], tuple[nn.Module, nn.Module, int]]] = {
     "compact": _compact,
     "invariant": _invariant,
+    "polar": _polar,
     "resnet18": _resnet18,
     "efficientnet_b0": _efficientnet_b0,
     "mobilenet_v3_small": _mobilenet_v3_small,
@@ -167,5 +200,5 @@ NETWORKS: dict[str, Callable[[int], tuple[nn.Module, nn.Module, int]]] = {
 
 
 def build(name: str, width: int = 24, dropout: float = 0.2) -> Classifier:
-    """A fresh network of `NETWORKS`; `width` is the number of channels of the first layer of compact and invariant."""
-    return Classifier(*NETWORKS[name](width), dropout, 1 if name == "invariant" else _TURNS)
+    """A fresh network of `NETWORKS`; `width` : channels of the first layer, where torchvision does not set it."""
+    return Classifier(*NETWORKS[name](width), dropout, 1 if name in ("invariant", "polar") else _TURNS)

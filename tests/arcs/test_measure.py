@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stages.arcs.measure import colour, find_arcs, fit_ring, signal
-from stages.arcs.polar import to_polar
+from stages.polar import to_polar
 
 Y, X = np.mgrid[0:80, 0:80].astype(float)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.arcs.polar import N_ANGLES, N_RADII, to_polar, to_square
+from stages.polar import N_ANGLES, N_RADII, to_polar, to_square
 
 CENTRE = torch.tensor([[38.3, 41.6]])
 
@@ -21,13 +21,6 @@ def test_rows_are_radii_and_columns_angles() -> None:
     y = to_polar(plane(lambda dx, dy: dy), CENTRE)[0, 0, :30]
     np.testing.assert_allclose(x, row[:, None] * torch.cos(angle), atol=1e-3)
     np.testing.assert_allclose(y, row[:, None] * torch.sin(angle), atol=1e-3)
-
-
-def test_a_turn_shifts_the_columns() -> None:
-    wave = plane(lambda dx, dy: torch.cos(3 * torch.atan2(dy, dx)))
-    upright = to_polar(wave, CENTRE)
-    turned = to_polar(wave, CENTRE, torch.tensor([2 * np.pi * 5 / N_ANGLES]))
-    np.testing.assert_allclose(turned[0, 0, 5:30], upright[0, 0, 5:30].roll(-5, 1), atol=0.02)
 
 
 def test_there_and_back() -> None:

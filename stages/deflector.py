@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from stages.arcs.polar import sample
+from stages.polar import sample
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA
 
 _N_ANGLES = 48

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stages.arcs.deflector import deflector_light, linear, scaled, without_deflector
+from stages.deflector import deflector_light, linear, scaled, without_deflector
 
 Y, X = np.mgrid[0:80, 0:80].astype(float)
 CENTRE = (38.7, 40.4)

@@ -15,15 +15,12 @@ N_RADII = 40
 N_ANGLES = 96
 
 
-def to_polar(planes: Tensor, centre: Tensor, turn: Tensor | None = None) -> Tensor:
-    """Planes (N, C, S, S) about centres (N, 2) = (x, y) as (N, C, R, T), 0 beyond the grid.
-
-    turn : (N,) radians by which the first column is turned away from +x.
-    """
-    radius = torch.arange(N_RADII, dtype=torch.float32, device=planes.device) + 0.5
-    angle = _angles(planes.device)[None] + (0.0 if turn is None else turn[:, None])
-    x = centre[:, 0, None, None] + radius[:, None] * torch.cos(angle)[:, None]
-    y = centre[:, 1, None, None] + radius[:, None] * torch.sin(angle)[:, None]
+def to_polar(planes: Tensor, centre: Tensor, n_radii: int = N_RADII) -> Tensor:
+    """Planes (N, C, S, S) about centres (N, 2) = (x, y) as (N, C, n_radii, T), 0 beyond the grid."""
+    radius = torch.arange(n_radii, dtype=torch.float32, device=planes.device)[:, None] + 0.5
+    angle = torch.arange(N_ANGLES, dtype=torch.float32, device=planes.device) * (2 * math.pi / N_ANGLES)
+    x = centre[:, 0, None, None] + radius * torch.cos(angle)
+    y = centre[:, 1, None, None] + radius * torch.sin(angle)
     return sample(planes, x, y)
 
 
@@ -43,7 +40,3 @@ def sample(planes: Tensor, x: Tensor, y: Tensor) -> Tensor:
     x, y = torch.broadcast_tensors(x, y)  # type: ignore[no-untyped-call]
     at = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], -1)
     return F.grid_sample(planes, at, mode="bilinear", padding_mode="zeros", align_corners=True)
-
-
-def _angles(device: torch.device) -> Tensor:
-    return torch.arange(N_ANGLES, dtype=torch.float32, device=device) * (2 * math.pi / N_ANGLES)
