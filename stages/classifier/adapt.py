@@ -33,7 +33,7 @@ from stages.cache import Cached, cached
 from stages.classifier.evaluate import calibration_error
 from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
-from stages.classifier.networks import build
+from stages.classifier.networks import Classifier, build
 from stages.classifier.predict import load
 from stages.classifier.train import train, usable
 from stages.config import REPOSITORY, WEIGHTS_DIR
@@ -228,8 +228,28 @@ def schedule(request: Request, steps: int) -> Schedule:
 
 def affordable_steps(config: ClassifierConfig, data: Cached, seconds: float) -> int:
     """Steps of each member for which there is time, by timing a few; raises AdaptError where there is not."""
-    net = build(config.network, config.width, config.dropout).to(memory_format=torch.channels_last)
     rows = np.arange(min(config.schedule.batch_size, len(data.truth)))
+    kinds = [config.network_of(member) for member in range(config.members)]
+    part = data.truth["part"]
+    steps_s, checks_s = 0.0, 0.0
+    for kind in set(kinds):
+        net = build(kind, config.width, config.dropout).to(memory_format=torch.channels_last)
+        step_s, look_s = timed(net, config, data, rows)
+        steps_s += kinds.count(kind) * step_s
+        n_looks = _CHECKS * (part != "test").sum() + net.n_views * (part == "validation").sum()
+        checks_s += kinds.count(kind) * look_s * n_looks
+    steps = int((seconds - checks_s) / steps_s)
+    if steps < _LEAST_STEPS:
+        raise AdaptError(
+            f"{seconds:.0f} s are left for training, which is {max(steps, 0)} steps of {steps_s:.2f} s for all "
+            f"{config.members} members: too few. Give more --minutes and another --out."
+        )
+    print(f"{min(steps, _MOST_STEPS)} steps of {steps_s:.2f} s for all {config.members} members")
+    return min(steps, _MOST_STEPS)
+
+
+def timed(net: Classifier, config: ClassifierConfig, data: Cached, rows: npt.NDArray[np.intp]) -> tuple[float, float]:
+    """Seconds that a step of training and a look at one cutout take."""
     rng = np.random.default_rng(0)
     for k in range(5):
         if k == 2:  # the first are slower
@@ -242,17 +262,7 @@ def affordable_steps(config: ClassifierConfig, data: Cached, seconds: float) -> 
     step_s = (time.perf_counter() - start) / 3 * config.schedule.batch_size / len(rows)
     start = time.perf_counter()
     logits_of(net, data, rows, 1)
-    look_s = (time.perf_counter() - start) / len(rows)
-    part = data.truth["part"]
-    checks_s = look_s * (_CHECKS * (part != "test").sum() + net.n_views * (part == "validation").sum())
-    steps = int((seconds / config.members - checks_s) / step_s)
-    if steps < _LEAST_STEPS:
-        raise AdaptError(
-            f"{seconds:.0f} s are left for training, which is {max(steps, 0)} steps of {step_s:.2f} s for each of "
-            f"{config.members} members: too few. Give more --minutes and another --out."
-        )
-    print(f"{min(steps, _MOST_STEPS)} steps of {step_s:.2f} s for each of {config.members} members")
-    return min(steps, _MOST_STEPS)
+    return step_s, (time.perf_counter() - start) / len(rows)
 
 
 def held_out(data: Path, card: Card) -> pd.DataFrame:

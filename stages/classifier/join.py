@@ -25,16 +25,14 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
     """Stack the members of several weights and calibrate their mean logit on a data set's validation systems.
 
     Each member's own calibration goes into its last layer, so that members count alike whatever their scale. Returns
-    `out_dir/classifier.safetensors`; raises WeightsError for weights of different networks.
+    `out_dir/classifier.safetensors`; raises WeightsError for networks of different widths.
     """
     cards = [load_card(path) for path in paths]
     configs = [
         configuration.from_mapping(ClassifierConfig, c.config, str(p)) for c, p in zip(cards, paths, strict=True)
     ]
-    if len({(c.network, c.width) for c in configs}) != 1:
-        raise WeightsError(
-            f"{', '.join(map(str, paths))}: of different networks. Train them with the same network and width."
-        )
+    if len({c.width for c in configs}) != 1:
+        raise WeightsError(f"{', '.join(map(str, paths))}: of different widths. Train them with the same width.")
     state: dict[str, Tensor] = {}
     k = 0
     for path, config in zip(paths, configs, strict=True):
@@ -52,7 +50,8 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
             min(c.domain["resolution_arcsec"][0] for c in cards), max(c.domain["resolution_arcsec"][1] for c in cards)
         ]
     }  # fmt: skip
-    merged = configuration.to_mapping(configs[0]) | {"members": k, "start": ""}
+    kinds = [c.network_of(member) for c in configs for member in range(c.members)]
+    merged = configuration.to_mapping(configs[0]) | {"members": k, "networks": kinds, "start": "", "first": ""}
     card = Card("classifier", "1", merged, domain, {n: d for c in cards for n, d in c.data.items()}, {}, CALIBRATION)
     path = out_dir / "classifier.safetensors"
     return _calibrated(path, state, card, data_dir, out_dir)

@@ -17,6 +17,7 @@ class ClassifierConfig:
     """Settings of stage 1; see `configs/classifier.yaml`.
 
     network : one of `stages.classifier.networks.NETWORKS`; members : networks in the ensemble, each from its own seed;
+    networks : the kind of each member where they differ, as `join` puts them together;
     width : channels of the first layer; focal_gamma : how much less a cutout counts the surer the network is of it (Lin
     et al. 2017; 0: all alike); positive_share : lenses in a batch; min_arc_snr, min_arc_contrast : lenses whose arcs
     are fainter, or fainter beside their deflector, are left out of training; hard_share : part of a batch's non-lenses
@@ -28,6 +29,7 @@ class ClassifierConfig:
 
     network: str = "compact"
     members: int = 2
+    networks: tuple[str, ...] = ()
     width: int = 24
     dropout: float = 0.2
     label_smoothing: float = 0.05
@@ -47,5 +49,12 @@ class ClassifierConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise ValueError(f"network {self.network!r}: expected one of {', '.join(NETWORKS)}")
+        for name in (self.network, *self.networks):
+            if name not in NETWORKS:
+                raise ValueError(f"network {name!r}: expected one of {', '.join(NETWORKS)}")
+        if len(self.networks) not in (0, self.members):
+            raise ValueError(f"networks: {len(self.networks)} given for {self.members} members")
+
+    def network_of(self, member: int) -> str:
+        """Kind of a member."""
+        return self.networks[member] if self.networks else self.network

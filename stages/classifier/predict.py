@@ -97,16 +97,18 @@ class Predictor:
     def _logits(
         self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int | None = None
     ) -> FloatArray:
-        """Logits (M, N) of some members, averaged over the first views; all that they want by default."""
-        n_views = n_views or members[0].n_views
+        """Logits (M, N) of some members, averaged over the first views; all that each wants by default."""
+        views = [n_views or net.n_views for net in members]
         out = torch.zeros(len(members), len(pixels))
         with torch.inference_mode():
             for start in range(0, len(pixels), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                for k in range(n_views):
+                for k in range(max(views)):
                     turned = dihedral(pixels[part], k).contiguous(memory_format=torch.channels_last)
-                    out[:, part] += torch.stack([net(turned, conditions[part]) for net in members]).cpu()
-        return np.asarray((out / n_views).double().numpy())
+                    for row, net in enumerate(members):
+                        if k < views[row]:
+                            out[row, part] += net(turned, conditions[part]).cpu() / views[row]
+        return np.asarray(out.double().numpy())
 
 
 def _probability(logit: FloatArray, prior: float) -> FloatArray:
@@ -119,7 +121,7 @@ def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
     state, card = weights.load(path)
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
     members = tuple(
-        _network(config.network, config.width, config.dropout, state, f"member{k}.", device)
+        _network(config.network_of(k), config.width, config.dropout, state, f"member{k}.", device)
         for k in range(config.members)
     )
     slope, offset = (float(v) for v in state["calibration"])

@@ -98,7 +98,7 @@ def domain_of(data: Cached) -> dict[str, Any]:
 
 def _begin(config: ClassifierConfig, member: int) -> Classifier:
     """A fresh network, or one of the members of the weights to go on from."""
-    net = build(config.network, config.width, config.dropout)
+    net = build(config.network_of(member), config.width, config.dropout)
     if config.start:
         state, card = load(Path(config.start))
         k = (config.seed + member) % int(card.config["members"])  # other seeds go on from other members
