@@ -3,15 +3,19 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stages.arcs.measure import coverage_deg
-from stages.arcs.model import FRAME, ArcNet, radial_profile, radius_plane
+from stages.arcs.calibration import Calibration, coverage
+from stages.arcs.evaluate import one_band
+from stages.arcs.model import ArcNet, ArcOutput, measured
 from stages.arcs.predict import load
-from stages.arcs.train import dihedral_centre
+from stages.arcs.train import dihedral_centre, radius_weights
+from stages.cache import Cached
 from stages.config import WEIGHTS_DIR
+from stages.polar import N_ANGLES, N_RADII
 from stages.records import Cutout
 from stages.training import dihedral
 
@@ -23,34 +27,12 @@ def ring(radius: float, start_deg: float, stop_deg: float, centre: tuple[float, 
     return ((np.abs(np.hypot(dx, dy) - radius) < 1.5) & (angle >= start_deg) & (angle < stop_deg)).astype(float)
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 180), (30, 75), (0, 360), (200, 350)])
-def test_coverage_of_a_drawn_arc(start: float, stop: float) -> None:
-    assert coverage_deg(ring(12, start, stop), np.array([39.5, 39.5]), 0.125) == pytest.approx(stop - start, abs=10)
-
-
-def test_coverage_of_nothing_and_of_the_core() -> None:
-    empty = np.zeros((80, 80))
-    assert coverage_deg(empty, np.array([40.0, 40.0]), 0.125) == 0
-    empty[40, 40] = 1
-    assert coverage_deg(empty, np.array([40.0, 40.0]), 0.125) == 0
-
-
 @pytest.mark.parametrize("k", range(8))
 def test_centres_move_with_the_pixels(k: int) -> None:
     plane = torch.zeros(1, 80, 80)
     plane[0, 21, 53] = 1  # y, x
     moved = dihedral_centre(torch.tensor([[53.0, 21.0]]), k, 80)[0]
     assert dihedral(plane, k)[0, int(moved[1]), int(moved[0])] == 1
-
-
-def test_radial_profile_is_the_mean_in_rings() -> None:
-    radius = radius_plane(torch.tensor([[39.5, 39.5]]), 80, torch.tensor([FRAME.pixel_arcsec]))
-    mask = (radius > 1.0) & (radius <= 1.25)
-    profile = radial_profile(mask.float(), radius)[0]
-    width = 0.5 * FRAME.size_pix * FRAME.pixel_arcsec / len(profile)
-    assert profile.argmax() == int(1.1 / width)
-    assert profile.max() == pytest.approx(1, abs=0.05)
-    assert profile.sum() < 1.2
 
 
 def scene(arc: np.ndarray, valid: bool = True) -> Cutout:
@@ -66,10 +48,70 @@ def scene(arc: np.ndarray, valid: bool = True) -> Cutout:
     )  # fmt: skip
 
 
-def test_network_shapes() -> None:
-    out = ArcNet(8).eval()(torch.zeros(3, 6, 80, 80), torch.zeros(3, 2), torch.full((3, 2), 39.5))
+@pytest.mark.parametrize("grid", ["polar", "square"])
+@pytest.mark.parametrize("subtract", [True, False])
+def test_network_shapes(grid: str, subtract: bool) -> None:
+    net = ArcNet(8, grid, subtract).eval()
+    out = net(torch.zeros(3, 6, 80, 80), torch.zeros(3, 2), torch.full((3, 2), 39.5))
     assert out.mask.shape == (3, 80, 80)
-    assert out.score.shape == out.log_theta.shape == out.log_variance.shape == (3,)
+    assert out.angles.shape == (3, N_ANGLES)
+    assert out.radius.shape == (3, N_RADII)
+    assert out.score.shape == (3,)
+
+
+def test_quarter_turns_about_the_middle_change_nothing_in_polar() -> None:
+    net = ArcNet(8).eval()
+    pixels = torch.rand(2, 6, 80, 80)
+    middle = torch.full((2, 2), 39.5)
+    upright = measured(net, pixels, torch.zeros(2, 2), middle)
+    turned = measured(net, torch.rot90(pixels, 1, (2, 3)).contiguous(), torch.zeros(2, 2), middle)
+    np.testing.assert_allclose(turned.score, upright.score, atol=1e-4)
+    np.testing.assert_allclose(turned.theta_pix, upright.theta_pix, atol=1e-2)
+    np.testing.assert_allclose(turned.mask, np.rot90(upright.mask, 1, (1, 2)), atol=1e-3)
+
+
+def test_median_and_width_of_a_known_distribution() -> None:
+    class Known(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor, conditions: torch.Tensor, centre: torch.Tensor) -> ArcOutput:
+            logits = torch.full((1, N_RADII), -50.0)
+            logits[0, 10:14] = 0.0  # even between 10 and 14 pixels
+            return ArcOutput(torch.zeros(1, 80, 80), torch.zeros(1, N_ANGLES), torch.zeros(1), logits)
+
+    got = measured(Known(), torch.zeros(1, 6, 80, 80), torch.zeros(1, 2), torch.zeros(1, 2))
+    assert got.theta_pix[0] == pytest.approx(12, abs=1e-3)
+    assert got.sigma_pix[0] == pytest.approx(0.6826 * 4 / 2, abs=1e-2)
+
+
+def test_coverage_is_the_sum_over_directions() -> None:
+    angles = np.full((1, N_ANGLES), -40.0)
+    angles[0, :24] = 40.0
+    degrees, error = coverage(angles, Calibration(coverage_factor=2.0))
+    assert degrees[0] == pytest.approx(90)
+    assert error[0] == pytest.approx(2 * 360 / N_ANGLES, rel=0.01)
+    unsure, wider = coverage(np.zeros((1, N_ANGLES)), Calibration(coverage_factor=2.0))
+    assert unsure[0] == pytest.approx(180)
+    assert wider[0] > 4 * error[0]
+
+
+def test_rarer_radii_count_more() -> None:
+    theta = np.r_[np.full(90, 0.6), np.full(10, 2.4), np.nan]
+    truth = pd.DataFrame({"theta_e_arcsec": theta})
+    conditions = np.full((101, 2), np.log10(0.7 / 0.3), np.float32)
+    data = Cached(np.empty(0), conditions, np.empty(0), truth)
+    weight = radius_weights(data, np.arange(100))
+    assert weight[95] > 4 * weight[0] > 0
+    assert weight[100] == 0
+
+
+def test_one_band_is_the_middle_one() -> None:
+    cutout = scene(ring(12, 0, 180))
+    three = replace(
+        cutout, flux=np.repeat(cutout.flux, 3, 0) * np.array([1, 2, 3], np.float32)[:, None, None],
+        variance=np.repeat(cutout.variance, 3, 0), valid=np.repeat(cutout.valid, 3, 0), bands=("g", "r", "i"),
+        psf_fwhm_arcsec=np.full(3, 0.2),
+    )  # fmt: skip
+    assert one_band(three).bands == ("r",)
+    np.testing.assert_array_equal(one_band(three).flux[0], three.flux[1])
 
 
 @pytest.mark.parametrize("radius_pix", [9, 12, 16])
@@ -93,7 +135,8 @@ def test_empty_and_blind_input() -> None:
     predictor = load(WEIGHTS_DIR / "arcs.safetensors")
     assert predictor.predict([], []) == []
     (blind,) = predictor.predict([scene(ring(12, 0, 360), valid=False)], [np.full(2, np.nan)])
-    assert blind.coverage_deg == 0
+    assert blind.coverage_deg < 90
+    assert blind.coverage_err_deg > 0
     assert np.isfinite(blind.score)
 
 
