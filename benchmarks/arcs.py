@@ -49,9 +49,10 @@ from stages.changes import masked, turned
 from stages.classifier.predict import load as load_classifier
 from stages.config import WEIGHTS_DIR
 from stages.dataset import Shard, shards_to_test
-from stages.deflector import linear, without_deflector
+from stages.deflector import without_deflector
 from stages.records import FloatArray
 from stages.scaling import N_SLOTS, network_inputs
+from stages.softening import linear
 from stages.strata import strata
 from stages.weights import load_card
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.scaling import N_SLOTS, SOFTENING_SIGMA
+from stages.scaling import N_SLOTS
+from stages.softening import linear, softened
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
 import albumentations as A
@@ -74,17 +75,17 @@ def moved(flux: Tensor, marks: Tensor, how: Augmentation, rng: np.random.Generat
 def photometric(flux: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
     """Change zero points, depth, seeing and noise in linear flux."""
     n = len(flux)
-    linear = torch.sinh(flux * SOFTENING_SIGMA)
+    light = linear(flux)
     factor = np.exp(
         how.colour_sigma * rng.normal(size=(n, N_SLOTS, 1, 1)) + how.depth_sigma * rng.normal(size=(n, 1, 1, 1))
     )
-    linear = linear * torch.from_numpy(factor.astype(np.float32))
+    light = light * torch.from_numpy(factor.astype(np.float32))
     sigma = rng.uniform(0.3, 1.2, n) * (rng.random(n) < how.blur_chance)
-    linear = blurred(linear, sigma)
+    light = blurred(light, sigma)
     amplitude = rng.uniform(0, 0.4, (n, 1, 1, 1)) * (rng.random((n, 1, 1, 1)) < how.noise_chance)
-    grain = blurred(torch.randn_like(linear), rng.uniform(0.5, 1.0, n) * (rng.random(n) < 0.5))  # resampled: correlated
-    linear = linear + torch.from_numpy(amplitude.astype(np.float32)) * grain
-    return torch.asinh(linear) / SOFTENING_SIGMA
+    grain = blurred(torch.randn_like(light), rng.uniform(0.5, 1.0, n) * (rng.random(n) < 0.5))  # resampled: correlated
+    light = light + torch.from_numpy(amplitude.astype(np.float32)) * grain
+    return softened(light)
 
 
 def blurred(planes: Tensor, sigma_pix: npt.NDArray[np.float64]) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stages.polar import sample
-from stages.scaling import N_SLOTS, SOFTENING_SIGMA
+from stages.scaling import N_SLOTS
+from stages.softening import linear, softened
 
 _N_ANGLES = 48
 _QUANTILE = 0.4
@@ -22,16 +23,6 @@ _LEAST_AXIS_RATIO = 0.35
 _UNKNOWN = 1e12  # stands for the light of pixels that no slot has: never the fainter of two
 _RADII_PIX = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 23.0, 26.0, 30.0,
               34.0, 39.0, 44.0, 50.0, 57.0)  # fmt: skip
-
-
-def linear(scaled: Tensor) -> Tensor:
-    """Flux in units of `SOFTENING_SIGMA` noise from scaled flux."""
-    return torch.sinh(scaled * SOFTENING_SIGMA)
-
-
-def scaled(flux: Tensor) -> Tensor:
-    """The inverse of `linear`."""
-    return torch.asinh(flux) / SOFTENING_SIGMA
 
 
 def deflector_light(flux: Tensor, valid: Tensor, centre: Tensor) -> Tensor:
@@ -43,7 +34,7 @@ def deflector_light(flux: Tensor, valid: Tensor, centre: Tensor) -> Tensor:
 def without_deflector(pixels: Tensor, centre: Tensor) -> Tensor:
     """Scaled flux (N, 3, S, S) less the deflector's, from scaled pixels (N, 6, S, S); 0 where a slot is not valid."""
     flux, valid = linear(pixels[:, :N_SLOTS]), pixels[:, N_SLOTS:]
-    return scaled(flux - deflector_light(flux, valid, centre)) * valid
+    return softened(flux - deflector_light(flux, valid, centre)) * valid
 
 
 _Ellipse = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -61,7 +52,7 @@ def _ellipse(flux: Tensor, valid: Tensor, centre: Tensor) -> _Ellipse:
     dy = index[None, :, None] - centre[:, 1, None, None]
     fainter = torch.minimum(light, sample(light[:, None], centre[:, :1, None] - dx, centre[:, 1:, None] - dy)[:, 0])
     fainter = torch.where(fainter < 0.01 * _UNKNOWN, fainter.clamp(min=0), 0.0)
-    weight = torch.exp(-0.5 * (dx**2 + dy**2) / _WINDOW_PIX**2) * scaled(fainter)
+    weight = torch.exp(-0.5 * (dx**2 + dy**2) / _WINDOW_PIX**2) * softened(fainter)
     total = weight.sum((1, 2)).clamp(min=1e-6)
     xx, yy, xy = ((weight * p).sum((1, 2)) / total for p in (dx**2, dy**2, dx * dy))
     half_trace, difference = 0.5 * (xx + yy), torch.sqrt(0.25 * (xx - yy) ** 2 + xy**2)

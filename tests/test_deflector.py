@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stages.deflector import deflector_light, linear, scaled, without_deflector
+from stages.deflector import deflector_light, without_deflector
+from stages.softening import linear, softened
 
 Y, X = np.mgrid[0:80, 0:80].astype(float)
 CENTRE = (38.7, 40.4)
@@ -30,7 +31,7 @@ def ring(radius: float, height: float, width: float = 2.0) -> np.ndarray:
 def left_over(flux: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     planes = torch.from_numpy(np.repeat(flux[None, None], 3, 1)).float()
     good = torch.ones_like(planes) if valid is None else torch.from_numpy(np.repeat(valid[None, None], 3, 1)).float()
-    pixels = torch.cat([scaled(planes) * good, good], 1)
+    pixels = torch.cat([softened(planes) * good, good], 1)
     return linear(without_deflector(pixels, torch.tensor([CENTRE])))[0, 1].numpy()
 
 

@@ -15,10 +15,11 @@ from stages import weights
 from stages.arcs.calibration import Calibration, coverage
 from stages.arcs.measure import THRESHOLD, colour, find_arcs, fit_ring, signal
 from stages.arcs.model import FRAME, ArcNet, ArcsConfig, measured
-from stages.deflector import deflector_light, linear
+from stages.deflector import deflector_light
 from stages.polar import to_polar
 from stages.records import ArcScore, Cutout, FloatArray
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA, network_inputs
+from stages.softening import linear
 
 _FARTHEST_ARCSEC = 1.5  # a deflector further from the object's position is another galaxy
 _CORE_PIX = 6.0  # within which the deflector's own colour is measured
