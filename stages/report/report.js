@@ -477,6 +477,10 @@ function numbers(row) {
     ["theorem p-value", fixed(row.theorem_p_value, 3)], ["ln Bayes factor, lens / chance", fixed(row.theorem_log_bayes_factor, 1)],
     ["hypothesis", row.theorem_hypothesis.replaceAll("_", " ") || "—"], ["arc score", fixed(row.arc_score, 3)],
     ["Einstein radius", withError(row.theta_e_arcsec, row.theta_e_err_arcsec, 2, "″")],
+    ["arcs / counter-images", `${fixed(row.n_arcs, 0)} / ${fixed(row.n_counter_images, 0)}`],
+    ["longest arc, length / width", has(row.arc_length_arcsec[0]) ? `${fixed(row.arc_length_arcsec[0], 1)}″ / ${fixed(row.arc_width_arcsec[0], 1)}″` : "—"],
+    ["arc S/N", fixed(row.arc_snr, 0)], ["colour, arcs less deflector", withError(row.arc_colour_mag, row.arc_colour_err_mag, 2, " mag")],
+    ["ring axis ratio", withError(row.ring_axis_ratio, row.ring_axis_ratio_err, 2)],
   ]);
 }
 
