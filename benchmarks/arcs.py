@@ -11,7 +11,7 @@ true places. Writes `arcs.md` and `arcs.png` to the output folder:
 - what the arc stage adds to the classifier where arcs cover less than 90 degrees: recall by `p_lens` alone, and by a
   logistic regression of both that is fitted to one half of the systems and tested on the other, and in turn;
 - every kind of impostor by name: the share that is taken for an arc;
-- how the score changes when a cutout is turned, or a tenth of its pixels masked;
+- how the score changes when a cutout is turned, or a tenth of its pixels masked; of real images too (`--real`);
 - speed on the processor, network and measurements, with one thread and a batch of 64.
 
 Several weights, such as networks of other kinds, are compared in the first table. Intervals are 95%, by bootstrap.
@@ -50,7 +50,8 @@ from stages.classifier.predict import load as load_classifier
 from stages.config import WEIGHTS_DIR
 from stages.dataset import Shard, shards_to_test
 from stages.deflector import without_deflector
-from stages.records import FloatArray
+from stages.ingest import IngestOptions, Survey
+from stages.records import Cutout, FloatArray
 from stages.scaling import N_SLOTS, network_inputs
 from stages.softening import linear
 from stages.strata import strata
@@ -59,6 +60,7 @@ from stages.weights import load_card
 FPR = 0.02
 N_BOOT = 500
 HALF = 2
+_MOST_CHANGED, _SPEED_BATCH = 512, 64
 _RUN = 64  # neighbouring cutouts, lenses and their twins among them, go to the same half
 Figure = Callable[[FloatArray, FloatArray], float]
 
@@ -69,6 +71,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", type=Path, nargs="+", default=[WEIGHTS_DIR / "arcs.safetensors"])
     parser.add_argument("--classifier", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
+    parser.add_argument("--real", type=Path, help="a folder of images, masked and turned too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,10 @@ def main() -> int:
     text = [f"{int(seen.sum())} arcs, {int((~seen).sum())} others", "", *compared(table, options), ""]
     text += [*by_stratum(table, grey, options.out / "arcs.png"), "", *together(table), "", *by_kind(table), ""]
     predictor = load(weights)
-    text += [*changes(predictor, options.data, weights), "", *speed(predictor, options.data, weights)]
+    simulated = [c for _, part in tested(options.data, weights) for c in part.cutouts][:_MOST_CHANGED]
+    real = {options.real.name: images(options.real)} if options.real else {}
+    text += changes(predictor, {"simulations": simulated} | real)
+    text += ["", speed(predictor, simulated[:_SPEED_BATCH])]
     (options.out / "arcs.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
     return 0
@@ -180,36 +186,41 @@ def by_kind(table: pd.DataFrame) -> list[str]:
     return out
 
 
-def changes(predictor: Predictor, data: Path, weights: Path) -> list[str]:
+def changes(predictor: Predictor, sets: dict[str, list[Cutout]]) -> list[str]:
     """How the numbers change when the same cutout is turned, or some of its pixels are masked."""
-    out = ["| change | mean of `arc_score` | mean size | coverage within its error | radius within its error |",
-           "|---|---|---|---|---|"]  # fmt: skip
-    cutouts = [c for _, part in tested(data, weights) for c in part.cutouts][:512]
-    unknown = [np.full(2, np.nan)] * len(cutouts)
-    before = predictor.predict(cutouts, unknown)
-    for name, change in (("turned or mirrored", turned), ("a tenth of the pixels masked", masked)):
-        rng = np.random.default_rng(0)
-        after = predictor.predict([c for c in (change(c, rng) for c in cutouts) if c is not None], unknown)
-        shift = np.array([b.score - a.score for a, b in zip(before, after, strict=True)])
-        coverage = [abs(b.coverage_deg - a.coverage_deg) < a.coverage_err_deg
-                    for a, b in zip(before, after, strict=True)]  # fmt: skip
-        radius = [abs(b.theta_e_arcsec - a.theta_e_arcsec) < a.theta_e_err_arcsec
-                  for a, b in zip(before, after, strict=True)]  # fmt: skip
-        out.append(f"| {name} | {shift.mean():+.3f} | {np.abs(shift).mean():.3f} | {np.mean(coverage):.2f} | "
-                   f"{np.mean(radius):.2f} |")  # fmt: skip
+    out = ["| cutouts | change | mean of `arc_score` | mean size | coverage within its error | radius within its error |",
+           "|---|---|---|---|---|---|"]  # fmt: skip
+    for title, cutouts in sets.items():
+        unknown = [np.full(2, np.nan)] * len(cutouts)
+        before = predictor.predict(cutouts, unknown)
+        for name, change in (("turned or mirrored", turned), ("a tenth of the pixels masked", masked)):
+            rng = np.random.default_rng(0)
+            after = predictor.predict([c for c in (change(c, rng) for c in cutouts) if c is not None], unknown)
+            pairs = list(zip(before, after, strict=True))
+            shift = np.array([b.score - a.score for a, b in pairs])
+            inside = [
+                np.mean([abs(b.coverage_deg - a.coverage_deg) < a.coverage_err_deg for a, b in pairs]),
+                np.mean([abs(b.theta_e_arcsec - a.theta_e_arcsec) < a.theta_e_err_arcsec for a, b in pairs]),
+            ]
+            out.append(f"| {len(cutouts)} {title} | {name} | {shift.mean():+.3f} | {np.abs(shift).mean():.3f} | "
+                       f"{inside[0]:.2f} | {inside[1]:.2f} |")  # fmt: skip
     return out
 
 
-def speed(predictor: Predictor, data: Path, weights: Path) -> list[str]:
+def speed(predictor: Predictor, cutouts: list[Cutout]) -> str:
     """Cutouts a second, and the memory of this process."""
-    cutouts = [c for _, part in tested(data, weights) for c in part.cutouts][:64]
     unknown = [np.full(2, np.nan)] * len(cutouts)
     predictor.predict(cutouts, unknown)
     begun = time.perf_counter()
     predictor.predict(cutouts, unknown)
     rate = len(cutouts) / (time.perf_counter() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [f"{rate:.0f} cutouts/s with one thread; peak memory {peak:.0f} MiB"]
+    return f"{rate:.0f} cutouts/s with one thread; peak memory {peak:.0f} MiB"
+
+
+def images(folder: Path) -> list[Cutout]:
+    """All cutouts of a folder."""
+    return [c for batch in Survey(folder, IngestOptions(workers=0)).batches() for c in batch.cutouts]
 
 
 def tested(data: Path, weights: Path) -> Iterator[tuple[FloatArray, Shard]]:
