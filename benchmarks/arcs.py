@@ -188,7 +188,7 @@ def by_kind(table: pd.DataFrame) -> list[str]:
 
 def changes(predictor: Predictor, sets: dict[str, list[Cutout]]) -> list[str]:
     """How the numbers change when the same cutout is turned, or some of its pixels are masked."""
-    out = ["| cutouts | change | mean of `arc_score` | mean size | coverage within its error | radius within its error |",
+    out = ["| cutouts | change | mean of `arc_score` | mean size | coverage within error | radius within error |",
            "|---|---|---|---|---|---|"]  # fmt: skip
     for title, cutouts in sets.items():
         unknown = [np.full(2, np.nan)] * len(cutouts)
