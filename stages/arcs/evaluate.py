@@ -47,7 +47,8 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     for name in _ERRORS:
         out |= _errors(name, arcs, rng)
     for survey, rows in arcs.groupby("survey"):
-        out |= {f"{name}_{survey}": v for n in _ERRORS for name, v in _errors(n, rows, rng).items()}
+        for name in _ERRORS:
+            out |= _errors(name, rows, rng, f"_{survey}")
     for kind, rows in table.groupby("kind"):
         out[f"share_above_0.5_{kind}"] = float((rows["arc_score"] > 0.5).mean())
     return out | by_stratum(table, "arc_score", rng)
@@ -104,14 +105,14 @@ def one_band(cutout: Cutout) -> Cutout:
     )  # fmt: skip
 
 
-def _errors(name: str, arcs: pd.DataFrame, rng: np.random.Generator) -> dict[str, float]:
+def _errors(name: str, arcs: pd.DataFrame, rng: np.random.Generator, where: str = "") -> dict[str, float]:
     """Median size of an error, its median (bias), and how often the truth lies inside the stated one."""
     wrong, stated = arcs[f"{name}_wrong"].to_numpy(), arcs[f"{name}_err"].to_numpy()
-    unit = "_deg" if name == "coverage" else ""
+    unit = ("_deg" if name == "coverage" else "") + where
     return (
         _interval(f"{name}_abs_error{unit}", np.abs(wrong), np.median, rng)
         | _interval(f"{name}_bias{unit}", wrong, np.median, rng)
-        | _interval(f"{name}_inside_68", (np.abs(wrong) <= stated).astype(float), np.mean, rng)
+        | _interval(f"{name}_inside_68{where}", (np.abs(wrong) <= stated).astype(float), np.mean, rng)
     )
 
 
