@@ -17,6 +17,7 @@ _STEP_RAD = 2 * np.pi / N_ANGLES
 _LEAST_AREA_PIX = 4.0  # smaller specks are no arcs
 _OPPOSITE_DEG = 110.0  # a counter-image lies across the deflector from its arc
 _PRIOR_SHARE = 0.1  # of its radius by which a ring is shifted from its deflector, and flattened
+_MOST_FLATTENED = 0.6  # an axis ratio of a quarter
 _RIDGE_ERR_PIX = 0.7  # of the middle of an arc in one direction
 _MAX_MAG = 10.0
 
@@ -85,7 +86,7 @@ def fit_ring(mask: FloatArray) -> Ring:
     covariance = np.linalg.inv(terms.T @ terms / _RIDGE_ERR_PIX**2 + shrink)
     best = covariance @ terms.T @ ridge / _RIDGE_ERR_PIX**2
     error = np.sqrt(np.diag(covariance))
-    flattening = float(np.hypot(best[3], best[4]) / best[0])
+    flattening = min(float(np.hypot(best[3], best[4]) / best[0]), _MOST_FLATTENED)
     ratio = (1 - flattening) / (1 + flattening)
     return Ring(
         float(best[0]), float(best[1]), float(best[2]), float(np.hypot(error[1], error[2]) / np.sqrt(2)), ratio,

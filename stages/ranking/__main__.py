@@ -1,7 +1,7 @@
-"""Train, evaluate or apply the ranking: python -m stages.ranking train --data RUN_DIR --truth truth.csv --out weights.
+"""Train, evaluate or apply the ranking: python -m stages.ranking train --data RUN... --truth CSV... --out weights.
 
-RUN_DIR is a scan of simulations with `pipeline.py --all`; `truth.csv` has the columns id, system and label, as
-`sim/export.py` writes it.
+Each RUN is a scan of simulations, or of lenses painted on real sky, with `pipeline.py --all`; each CSV has the columns
+id, system and label, as `sim/export.py` writes them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stages import metrics
@@ -25,11 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", choices=("train", "evaluate"))
-    parser.add_argument("--data", type=Path, required=True, help="run folder with candidates.parquet")
-    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="run folders with candidates.parquet")
+    parser.add_argument("--truth", type=Path, nargs="+", required=True, help="the truth of each run")
     parser.add_argument("--out", type=Path, default=WEIGHTS_DIR)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "ranking.json")
     options = parser.parse_args(argv)
+    if len(options.data) != len(options.truth):
+        parser.error("give one --truth for each run in --data")
     try:
         carry_out(options)
     except (OSError, WeightsError) as error:
@@ -54,8 +58,13 @@ def carry_out(options: argparse.Namespace) -> None:
     model.save(model.fit(table, label), options.out / "ranking.json", notes)
 
 
-def labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:
-    """Scored candidates of a run that have a label, in id order, and the labels."""
+def labelled_rows(runs: Sequence[Path], truths: Sequence[Path]) -> tuple[pd.DataFrame, FloatArray]:
+    """Scored candidates of runs that have a label, in id order within each, and the labels."""
+    tables, labels = zip(*(_labelled_rows(*pair) for pair in zip(runs, truths, strict=True)), strict=True)
+    return pd.concat(tables, ignore_index=True), np.concatenate(labels)
+
+
+def _labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:
     labels = pd.read_csv(truth, dtype={"id": str, "system": str}).set_index("id")
     table = pd.read_parquet(run / "candidates.parquet")
     table = table[table["id"].isin(labels.index) & table["p_lens"].notna()].sort_values("id")

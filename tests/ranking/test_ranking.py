@@ -55,7 +55,7 @@ def test_round_trip_and_other_features(tmp_path: Path) -> None:
     path = tmp_path / "ranking.json"
     model.save(ranker, path, {})
     np.testing.assert_allclose(model.load(path).score(rows), ranker.score(rows))
-    path.write_text(path.read_text().replace("arc_coverage", "arc_width"))
+    path.write_text(path.read_text().replace("theorem_for", "theorem_width"))
     with pytest.raises(WeightsError, match="other features"):
         model.load(path)
 
@@ -88,6 +88,13 @@ def test_without_a_classifier_result_there_is_no_score() -> None:
     np.testing.assert_array_equal(np.isnan(ranker.score(rows)), [True, True, False, False, False, False])
 
 
+def test_both_networks_count_alike() -> None:
+    ranker = model.fit(*table(500, 0))
+    rows = table(2, 1)[0].assign(p_lens=[0.9, 0.2], arc_score=[0.2, 0.9], theorem_log_bayes_factor=0.0)
+    one, other = ranker.score(rows.assign(theorem_verdict="possible"))
+    assert one == pytest.approx(other)
+
+
 def test_certainty_stays_finite() -> None:
     ranker = model.fit(*table(300, 0))
     rows = table(2, 1)[0].assign(p_lens=[0.0, 1.0], arc_score=[0.0, 1.0])
@@ -102,7 +109,7 @@ def test_the_command_trains_on_labelled_rows_and_evaluates(tmp_path: Path, capsy
     rows.to_parquet(tmp_path / "candidates.parquet")
     truth = pd.DataFrame({"id": rows["id"], "system": [f"s{k // 2}" for k in range(400)], "label": label})
     truth.iloc[10:].sample(frac=1, random_state=0).to_csv(tmp_path / "truth.csv", index=False)
-    read, found = labelled_rows(tmp_path, tmp_path / "truth.csv")
+    read, found = labelled_rows([tmp_path], [tmp_path / "truth.csv"])
     assert read["id"].tolist() == rows["id"].tolist()[10:]
     np.testing.assert_array_equal(found, label[10:])
     common = ["--data", str(tmp_path), "--truth", str(tmp_path / "truth.csv")]
@@ -121,10 +128,10 @@ def test_absent_files_are_one_clear_error(tmp_path: Path, verb: str, capsys: pyt
 
 
 def test_no_evidence_counts_against_a_lens() -> None:
-    """An arc score that happens to speak against the lenses of a sample is left out, not turned round."""
+    """A Bayes factor that happens to speak against the lenses of a sample is left out, not turned round."""
     rows, label = table(800, 0)
-    ranker = model.fit(rows.assign(arc_score=1 - rows["arc_score"]), label)
-    assert ranker.every_stage.coefficient[1] == 0
+    ranker = model.fit(rows.assign(theorem_log_bayes_factor=-rows["theorem_log_bayes_factor"]), label)
+    assert ranker.every_stage.coefficient[model.FEATURES.index("theorem_for") - 1] == 0
     assert min(ranker.every_stage.coefficient) >= 0
 
 
@@ -132,7 +139,7 @@ def test_the_fit_is_a_logistic_regression_where_the_evidence_agrees() -> None:
     from sklearn.linear_model import LogisticRegression
 
     rows, label = table(800, 3)
-    numbers = model.features(rows)
+    numbers = model.features(rows)[:, 1:]
     z = (numbers - numbers.mean(0)) / numbers.std(0)
     want = LogisticRegression(C=1.0, tol=1e-8).fit(z, label)
     np.testing.assert_allclose(model.fit(rows, label).every_stage.coefficient, want.coef_[0], rtol=1e-3)
