@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stages.classifier.audit import FAMILIES, audit, occlusion, pair_figures, shortcut_figures, shortcuts
 from stages.classifier.model import FRAME
-from stages.classifier.predict import Predictor
+from stages.classifier.predict import FirstLook, Predictor
 from stages.config import WEIGHTS_DIR
 from stages.scaling import N_CHANNELS, N_SLOTS, NetworkInput
 
@@ -78,7 +78,8 @@ class Corner(nn.Module):
 
 
 def test_occlusion_shows_where_the_network_looks() -> None:
-    predictor = Predictor((Corner(),), 1.0, 0.0, (0.1, 1.0), None, 0.5, "cpu")  # type: ignore[arg-type]
+    first = FirstLook(Corner(), 1.0, 0.0)  # type: ignore[arg-type]
+    predictor = Predictor(first, (Corner(),), 1.0, 0.0, (0.1, 1.0), None, 0.5, "cpu")  # type: ignore[arg-type]
     pixels = torch.zeros(N_CHANNELS, FRAME.size_pix, FRAME.size_pix)
     pixels[0, 4:8, 4:8] = 1.0
     drop = occlusion(predictor, pixels, torch.zeros(1, 2))
