@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stages.records import Cutout
-from stages.scaling import resample
+from stages.scaling import resample, slots
 from stages.training import N_DIHEDRAL, dihedral
 
 _PIXEL_FACTOR = 1.4  # coarser pixels, as another camera has
@@ -51,7 +52,16 @@ def band_less(cutout: Cutout, rng: np.random.Generator) -> Cutout | None:
     """All bands but one; None where there is only one."""
     if len(cutout.bands) < 2:
         return None
-    keep = np.delete(np.arange(len(cutout.bands)), int(rng.integers(len(cutout.bands))))
+    return with_bands(cutout, np.delete(np.arange(len(cutout.bands)), int(rng.integers(len(cutout.bands)))))
+
+
+def one_band(cutout: Cutout) -> Cutout:
+    """The band of the middle colour slot alone, or the first where that has none."""
+    return with_bands(cutout, np.array([max(slots(cutout.bands)[1], 0)]))
+
+
+def with_bands(cutout: Cutout, keep: npt.NDArray[np.intp]) -> Cutout:
+    """Some of a cutout's bands, by their numbers."""
     psf = cutout.psf[keep] if len(cutout.psf) == len(cutout.bands) else cutout.psf
     return replace(
         cutout, flux=cutout.flux[keep], variance=cutout.variance[keep], valid=cutout.valid[keep],

@@ -48,8 +48,8 @@ def _ellipse(flux: Tensor, valid: Tensor, centre: Tensor) -> _Ellipse:
     """
     light = torch.where(valid.amax(1) > 0, (flux * valid).sum(1) / valid.sum(1).clamp(min=1), _UNKNOWN)
     index = torch.arange(flux.shape[-1], dtype=torch.float32, device=flux.device)
-    dx = index[None, None, :] - centre[:, 0, None, None]
-    dy = index[None, :, None] - centre[:, 1, None, None]
+    dx = (index[None, None, :] - centre[:, 0, None, None]).expand_as(light)
+    dy = (index[None, :, None] - centre[:, 1, None, None]).expand_as(light)
     fainter = torch.minimum(light, sample(light[:, None], centre[:, :1, None] - dx, centre[:, 1:, None] - dy)[:, 0])
     fainter = torch.where(fainter < 0.01 * _UNKNOWN, fainter.clamp(min=0), 0.0)
     weight = torch.exp(-0.5 * (dx**2 + dy**2) / _WINDOW_PIX**2) * softened(fainter)

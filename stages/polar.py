@@ -37,6 +37,5 @@ def to_square(polar: Tensor, centre: Tensor, size: int) -> Tensor:
 def sample(planes: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Planes (N, C, H, W) at positions (N, P, Q) in pixels, linearly interpolated; 0 outside."""
     height, width = planes.shape[-2:]
-    x, y = torch.broadcast_tensors(x, y)  # type: ignore[no-untyped-call]
     at = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], -1)
     return F.grid_sample(planes, at, mode="bilinear", padding_mode="zeros", align_corners=True)

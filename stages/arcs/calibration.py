@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import metrics
-from stages.arcs.measure import find_arcs, fit_ring, main_arc
+from stages.arcs.measure import find_arcs, fit_ring
 from stages.arcs.model import FRAME, ArcsConfig, measured, pixel_arcsec
 from stages.cache import Cached, batches
 from stages.polar import N_ANGLES, to_polar
@@ -131,9 +131,10 @@ def _polar(mask: Tensor, centre: Tensor) -> FloatArray:
 def _compared(said: FloatArray, true: FloatArray) -> list[tuple[float, float, float, float]]:
     """Of two polar masks: logarithms of the main arcs' length and width ratios, and pulls of the ring's centre and axis
     ratio, all without sign; nothing where either is empty."""
-    one, other = main_arc(find_arcs(said, 1.0)), main_arc(find_arcs(true, 1.0))
-    if one is None or other is None:
+    found, real_arcs = find_arcs(said, 1.0), find_arcs(true, 1.0)
+    if not found or not real_arcs:
         return []
+    one, other = found[0], real_arcs[0]
     ring, real = fit_ring(said), fit_ring(true)
     return [(
         abs(np.log(one.length_arcsec / other.length_arcsec)), abs(np.log(one.width_arcsec / other.width_arcsec)),

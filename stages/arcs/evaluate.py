@@ -16,9 +16,9 @@ from stages.arcs.measure import THRESHOLD
 from stages.arcs.model import FRAME
 from stages.arcs.predict import load
 from stages.cache import transform
+from stages.changes import one_band
 from stages.dataset import Shard, shards_to_test
-from stages.records import Cutout, FloatArray
-from stages.scaling import slots
+from stages.records import FloatArray
 from stages.strata import TRUTH_COLUMNS, by_stratum, with_strata
 from stages.weights import load_card
 
@@ -79,7 +79,7 @@ def scored(weights: Path, data_dir: Path, device: str = "cpu", grey: bool = Fals
         middle = np.where(np.isfinite(centre), centre, (FRAME.size_pix - 1) / 2).astype(np.float32)
         true = 360.0 * directions(torch.from_numpy(mask).float(), torch.from_numpy(middle)).mean(1).double().numpy()
         found = np.array([a.mask.astype(np.float32) > THRESHOLD for a in said])
-        both, said_n, true_n = ((m).sum(axis=(1, 2)) for m in (found & mask, found, mask))
+        both, said_n, true_n = (m.sum(axis=(1, 2)) for m in (found & mask, found, mask))
         theta = truth["theta_e_arcsec"].to_numpy(float)
         degrees = np.array([a.coverage_deg for a in said])
         parts.append(
@@ -93,16 +93,6 @@ def scored(weights: Path, data_dir: Path, device: str = "cpu", grey: bool = Fals
             )
         )  # fmt: skip
     return with_strata(pd.concat(parts, ignore_index=True))
-
-
-def one_band(cutout: Cutout) -> Cutout:
-    """A cutout with the band of the middle colour slot alone, or with the first where that has none."""
-    k = max(slots(cutout.bands)[1], 0)
-    return replace(
-        cutout, flux=cutout.flux[k : k + 1], variance=cutout.variance[k : k + 1], valid=cutout.valid[k : k + 1],
-        bands=cutout.bands[k : k + 1], psf_fwhm_arcsec=cutout.psf_fwhm_arcsec[k : k + 1],
-        psf=cutout.psf[k : k + 1],
-    )  # fmt: skip
 
 
 def _errors(name: str, arcs: pd.DataFrame, rng: np.random.Generator, where: str = "") -> dict[str, float]:

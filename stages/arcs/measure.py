@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,8 +150,3 @@ def _judged(arc: Arc, main: Arc) -> Arc:
     apart = abs((arc.angle_deg - main.angle_deg + 180.0) % 360.0 - 180.0)
     counter = apart >= _OPPOSITE_DEG and arc.radius_arcsec <= main.radius_arcsec
     return Arc(**{**vars(arc), "is_counter_image": counter})
-
-
-def main_arc(arcs: Sequence[Arc]) -> Arc | None:
-    """The largest, or none."""
-    return arcs[0] if arcs else None

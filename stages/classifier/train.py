@@ -61,7 +61,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     slope, offset = platt(np.mean(logits, axis=0), label)
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)
     card = Card(
-        "classifier", "1", to_mapping(config), domain_of(data), fingerprint(data_dir),
+        "classifier", "1", to_mapping(config) | {"first": ""}, domain_of(data), fingerprint(data_dir),
         {"validation": scores(slope * np.mean(logits, axis=0) + offset, label)},
         CALIBRATION,
     )  # fmt: skip

@@ -9,11 +9,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from stages.arcs.calibration import Calibration, coverage
-from stages.arcs.evaluate import one_band
 from stages.arcs.model import ArcNet, ArcOutput, measured
 from stages.arcs.predict import load
 from stages.arcs.train import dihedral_centre, radius_weights
 from stages.cache import Cached
+from stages.changes import one_band
 from stages.config import WEIGHTS_DIR
 from stages.polar import N_ANGLES, N_RADII
 from stages.records import Cutout

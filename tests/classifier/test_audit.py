@@ -1,6 +1,7 @@
 """The audit finds planted shortcuts, and sees where a network looks."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from stages.classifier.audit import FAMILIES, audit, occlusion, pair_figures, shortcut_figures, shortcuts
 from stages.classifier.model import FRAME
+from stages.classifier.networks import Classifier
 from stages.classifier.predict import FirstLook, Predictor
 from stages.config import WEIGHTS_DIR
 from stages.scaling import N_CHANNELS, N_SLOTS, NetworkInput
@@ -78,8 +80,8 @@ class Corner(nn.Module):
 
 
 def test_occlusion_shows_where_the_network_looks() -> None:
-    first = FirstLook(Corner(), 1.0, 0.0)  # type: ignore[arg-type]
-    predictor = Predictor(first, (Corner(),), 1.0, 0.0, (0.1, 1.0), None, 0.5, "cpu")  # type: ignore[arg-type]
+    net = cast(Classifier, Corner())
+    predictor = Predictor(FirstLook(net, 1.0, 0.0), (net,), 1.0, 0.0, (0.1, 1.0), None, 0.5, "cpu")
     pixels = torch.zeros(N_CHANNELS, FRAME.size_pix, FRAME.size_pix)
     pixels[0, 4:8, 4:8] = 1.0
     drop = occlusion(predictor, pixels, torch.zeros(1, 2))
