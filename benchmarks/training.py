@@ -7,13 +7,15 @@ mean and scatter over seeds: AUROC and recall at FPR 1% on the test systems of -
 lenses as visible as those trained on), on --held-out (data sets of other sky, all systems), and on the real images of
 --real NAME=DIR=TRUTH.csv (columns id and label, 1 lens, 0 not; rows without label are left out). With --renormalise
 DATA each network is also scored after its batch normalisation has seen nothing but the non-lenses of those data sets
-(Li et al. 2016). A training that was stopped goes on when the same command is run again; OUT/training.csv holds one
-line a run.
+(Li et al. 2016); with --pseudo DATA another is trained on --data and on those data sets, whose cutouts take for labels
+what the first network is sure of (Lee 2013). A training that was stopped goes on when the same command is run again;
+OUT/training.csv holds one line a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -31,11 +33,11 @@ from stages import weights as weight_files
 from stages.augment import Augmentation
 from stages.cache import Cached, batches, cached
 from stages.classifier.evaluate import scored
-from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
-from stages.classifier.networks import NETWORKS, build
+from stages.classifier.networks import NETWORKS, build, logits_of
 from stages.classifier.predict import load
 from stages.classifier.train import train, usable
+from stages.dataset import data_sets, read_manifest
 from stages.ingest import IngestOptions, Survey
 from stages.records import Cutout, FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS
@@ -62,6 +64,7 @@ _BATCH = 128
 _LEARNING_RATE = 5e-3  # twice the default: these trainings are short
 _RATE_BATCH = 256
 _RENORMALISE = 2048  # cutouts whose statistics are taken
+_SURE = 0.9  # probability of a class from which on it is taken for a label
 
 
 def main() -> int:
@@ -74,6 +77,7 @@ def main() -> int:
     parser.add_argument(
         "--renormalise", type=Path, metavar="DATA", help="data sets whose non-lenses are unlabelled sky"
     )
+    parser.add_argument("--pseudo", type=Path, metavar="DATA", help="data sets whose own labels are not used")
     parser.add_argument("--name", help="what to call the one variant, where the data differ")
     parser.add_argument("--variants", nargs="+", default=list(NETWORKS), choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -111,10 +115,25 @@ def labelled(folder: Path, truth: Path) -> tuple[list[Cutout], FloatArray]:
 
 
 def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) -> Iterator[dict[str, object]]:
-    """Train one variant with one seed; its line of the table, and one after renormalisation where that is asked for."""
-    config, name = VARIANTS[variant], options.name or variant
+    """Train one variant with one seed; its line of the table, and those of what --renormalise and --pseudo ask for."""
+    config, name = replace(VARIANTS[variant], seed=seed), options.name or variant
+    weights, made = fresh(name, config, options.data, options)
+    yield made | figures(weights, config, options, real)
+    if options.renormalise:
+        sky = cached(options.renormalise, FRAME, options.out / "cache", 1)
+        yield made | {"variant": f"{name}, renormalised"} | figures(renormalised(weights, sky), config, options, real)
+    if options.pseudo:
+        data = pseudo_labelled(weights, options.data, options.pseudo, weights.parent / "pseudo", options.out / "cache")
+        again, made = fresh(f"{name}, pseudo-labels", config, data, options)
+        yield made | figures(again, config, options, real)
+
+
+def fresh(
+    name: str, config: ClassifierConfig, data: Path, options: argparse.Namespace
+) -> tuple[Path, dict[str, object]]:
+    """Train a network on data for the time that is asked for; its weights and the start of its line."""
     seconds, rate = speed(config.network)
-    run = options.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+    run = options.out / f"{name.replace(', ', '-').replace(' ', '_')}-{config.seed}"
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "cache").exists():
         (options.out / "cache").mkdir(exist_ok=True)
@@ -125,13 +144,9 @@ def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) ->
         schedule = Schedule(
             steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8)
         )
-        train(replace(config, seed=seed, schedule=schedule), options.data, run)
+        train(replace(config, schedule=schedule), data, run)
     steps = weight_files.load_card(weights).config["schedule"]["steps"]
-    made = {"variant": name, "seed": seed, "steps": steps, "cutouts_per_s": round(rate)}
-    yield made | figures(weights, config, options, real)
-    if options.renormalise:
-        sky = cached(options.renormalise, FRAME, options.out / "cache", 1)
-        yield made | {"variant": f"{name}, renormalised"} | figures(renormalised(weights, sky), config, options, real)
+    return weights, {"variant": name, "seed": config.seed, "steps": steps, "cutouts_per_s": round(rate)}
 
 
 def figures(weights: Path, config: ClassifierConfig, options: argparse.Namespace, real: Real) -> dict[str, float]:
@@ -168,6 +183,31 @@ def renormalised(weights: Path, sky: Cached) -> Path:
     path = weights.with_name("renormalised.safetensors")
     weight_files.save(path, state | {f"member0.{key}": value for key, value in net.state_dict().items()}, card)
     return path
+
+
+def pseudo_labelled(weights: Path, labelled_sets: Path, sky: Path, out: Path, cache: Path) -> Path:
+    """A folder of the labelled data sets, and of those of the sky with the answers that weights are sure of as labels.
+
+    What they are not sure of belongs to neither class (label -1), and all of it to the training part.
+    """
+    out.mkdir(exist_ok=True)
+    for folder in data_sets(labelled_sets):
+        (link := out / folder.name).unlink(missing_ok=True)
+        link.symlink_to(folder.resolve())
+    predictor, data = load(weights), cached(sky, FRAME, cache, 1)
+    logit = logits_of(predictor.members[0], data, np.arange(len(data.truth)), 1)
+    p = 1 / (1 + np.exp(-(predictor.slope * logit + predictor.offset)))
+    label = dict(zip(data.truth["id"], np.select([p > _SURE, p < 1 - _SURE], [1, 0], -1), strict=True))
+    for folder in data_sets(sky):
+        copy = out / f"pseudo-{folder.name}"
+        copy.mkdir(exist_ok=True)
+        shutil.copy(folder / "manifest.json", copy)
+        for entry in read_manifest(folder)["shards"]:
+            shutil.copy(folder / f"{entry['name']}.npz", copy)
+            truth = pd.read_parquet(folder / f"{entry['name']}.parquet")
+            truth = truth.assign(label=truth["id"].map(label), kind="pseudo", part="train")
+            truth.to_parquet(copy / f"{entry['name']}.parquet", index=False)
+    return out
 
 
 def shown(name: str, lens: np.ndarray, other: np.ndarray) -> dict[str, float]:

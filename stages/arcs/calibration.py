@@ -104,6 +104,11 @@ def has_arc(data: Cached, rows: Rows, config: ArcsConfig) -> npt.NDArray[np.bool
     return np.asarray((truth["label"] == 1) & (truth["arc_snr"] >= config.min_arc_snr))
 
 
+def scores_of(net: nn.Module, data: Cached, rows: Rows) -> FloatArray:
+    """Logits (n,) of the score of some rows."""
+    return np.concatenate([np.empty(0), *(measured(net, *tensors(data, part)).score for part in batches(rows, _BATCH))])
+
+
 def tensors(data: Cached, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """What the network takes of some rows: pixels, conditions, and the deflector's place, the middle where none is."""
     pixels = torch.from_numpy(np.asarray(data.pixels[rows], np.float32))

@@ -28,10 +28,12 @@ _N_HIDDEN = 64
 class ArcsConfig:
     """Settings of stage 3; see `configs/arcs.yaml`.
 
-    width : channels of the first level; grid : what the network sees, circles about the deflector (polar) or the square
-    cutout; subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm : error of
-    the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses whose arcs are
-    fainter are left out of training; start : weights to go on from instead of fresh ones, of the same network.
+    width : channels of the first level; grid : what the network sees, circles about the deflector (polar) or the
+    square cutout; subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm :
+    error of the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses
+    whose arcs are fainter are left out of training; hard_share : part of a batch's non-lenses that is drawn from
+    the hard_part of all which the network takes most for lenses, chosen anew at each check; start : weights to go
+    on from instead of fresh ones, of the same network.
     """
 
     width: int = 16
@@ -39,6 +41,8 @@ class ArcsConfig:
     subtract: bool = True
     centre_jitter_fwhm: float = 0.3
     min_arc_snr: float = 25.0
+    hard_share: float = 0.5
+    hard_part: float = 0.1
     start: str = ""
     seed: int = 1
     workers: int = 2

@@ -10,18 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.arcs.calibration import Rows, calibrate, directions, has_arc, tensors, true_mask
+from stages.arcs.calibration import Rows, calibrate, directions, has_arc, scores_of, tensors, true_mask
 from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig, pixel_arcsec, resolution_pix
 from stages.augment import drop, patches, photometric, refill
 from stages.cache import Cached, cached
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
+from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
 from stages.training import dihedral, fit
 from stages.weights import Card, go_on, load, save
 
 _RADIUS_SOFTNESS_PIX = 0.7  # of the target, so that neighbouring bins are not opposites
+_CHECKED = 600  # held-out systems that a check looks at
 _RADIUS_WEIGHTS = (0.3, 3.0)  # limits of what a lens counts for the radius, rarer ones more
 
 
@@ -41,10 +43,14 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
         state, _ = load(Path(config.start))
         go_on(fresh, {key: value for key, value in state.items() if key != "calibration"}, Path(config.start))
     weight = radius_weights(data, rows[0])
+    others = Negatives(
+        data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / "arcs"
+    )
     net = fit(
         fresh.to(memory_format=torch.channels_last),
-        lambda n, rng, _: _loss(n, rng, data, rows, weight, config), lambda n, _: _figures(n, data, validation, config),
-        config.schedule, out_dir, "arcs", config.seed,
+        lambda n, rng, step: _loss(n, rng, step, data, rows[0], others, weight, config),
+        lambda n, step: _check(n, step, data, validation, others, config), config.schedule, out_dir, "arcs",
+        config.seed,
     )  # fmt: skip
     calibration, figures = calibrate(net, data, validation, config)
     trained = dict(net.state_dict()) | {"calibration": calibration.tensor()}
@@ -90,11 +96,11 @@ def radius_weights(data: Cached, lenses: Rows) -> npt.NDArray[np.float32]:
 
 
 def _loss(
-    net: nn.Module, rng: np.random.Generator, data: Cached, rows: tuple[Rows, Rows],
+    net: nn.Module, rng: np.random.Generator, step: int, data: Cached, lenses: Rows, others: Negatives,
     weight: npt.NDArray[np.float32], config: ArcsConfig,
 ) -> Tensor:  # fmt: skip
     n = config.schedule.batch_size
-    chosen = np.concatenate([rng.choice(rows[0], n // 2), rng.choice(rows[1], n - n // 2)])
+    chosen = np.concatenate([rng.choice(lenses, n // 2), others.draw(rng, n - n // 2, step)])
     pixels, conditions, centre = tensors(data, chosen)
     mask = true_mask(data, chosen)
     turn = int(rng.integers(8))
@@ -141,5 +147,8 @@ def dihedral_centre(centre: Tensor, k: int, size: int) -> Tensor:
     return torch.stack([size - 1 - x if k >= 4 else x, y], 1)
 
 
-def _figures(net: nn.Module, data: Cached, rows: Rows, config: ArcsConfig) -> dict[str, float]:
-    return calibrate(net, data, rows[:: max(1, len(rows) // 600)], config)[1]
+def _check(
+    net: nn.Module, step: int, data: Cached, rows: Rows, others: Negatives, config: ArcsConfig
+) -> dict[str, float]:
+    mined = others.mine(lambda chosen: scores_of(net, data, chosen), step)
+    return calibrate(net, data, rows[:: max(1, len(rows) // _CHECKED)], config)[1] | mined

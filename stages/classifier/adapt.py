@@ -31,9 +31,8 @@ from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.evaluate import calibration_error
-from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
-from stages.classifier.networks import Classifier, build
+from stages.classifier.networks import Classifier, build, logits_of
 from stages.classifier.predict import load
 from stages.classifier.train import train, usable
 from stages.config import REPOSITORY, WEIGHTS_DIR

@@ -19,9 +19,8 @@ from torch import Tensor
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.domain import fitted
-from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
-from stages.classifier.networks import Classifier, build
+from stages.classifier.networks import Classifier, build, logits_of
 from stages.classifier.predict import Predictor, load
 from stages.config import to_mapping
 from stages.dataset import DatasetError

@@ -12,8 +12,8 @@ from torch import Tensor
 from stages import config as configuration
 from stages.cache import cached
 from stages.classifier.domain import fitted
-from stages.classifier.mining import logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
+from stages.classifier.networks import logits_of
 from stages.classifier.predict import load
 from stages.classifier.train import CALIBRATION, scores, usable
 from stages.training import platt

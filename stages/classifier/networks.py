@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
+from stages.cache import Cached, batches
 from stages.deflector import without_deflector
 from stages.polar import to_polar
+from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS
 from stages.training import N_DIHEDRAL, dihedral
 
@@ -202,3 +205,16 @@ NETWORKS: dict[str, Callable[[int], tuple[nn.Module, nn.Module, int]]] = {
 def build(name: str, width: int = 24, dropout: float = 0.2) -> Classifier:
     """A fresh network of `NETWORKS`; `width` : channels of the first layer, where torchvision does not set it."""
     return Classifier(*NETWORKS[name](width), dropout, 1 if name in ("invariant", "polar") else _TURNS)
+
+
+def logits_of(net: Classifier, data: Cached, rows: npt.NDArray[np.intp], n_views: int | None = None) -> FloatArray:
+    """Logits (n,) of rows, averaged over the first rotations and reflections; all that the network wants by default."""
+    n_views = n_views or net.n_views
+    net.eval()
+    out = [np.empty(0)]
+    with torch.inference_mode():
+        for part in batches(rows, 256):
+            pixels = torch.from_numpy(np.asarray(data.pixels[part], np.float32))
+            conditions = torch.from_numpy(data.conditions[part])
+            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(n_views)).numpy() / n_views)
+    return np.concatenate(out).astype(np.float64)

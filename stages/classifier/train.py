@@ -16,11 +16,11 @@ from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.domain import fitted
-from stages.classifier.mining import Negatives, logits_of
 from stages.classifier.model import FRAME, ClassifierConfig
-from stages.classifier.networks import Classifier, build
+from stages.classifier.networks import Classifier, build, logits_of
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
+from stages.mining import Negatives
 from stages.training import fit, platt
 from stages.weights import Card, go_on, load, save
 
@@ -47,7 +47,9 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     for member in range(config.members):
         torch.manual_seed(config.seed + member)
         name = f"classifier-{member}"
-        others = Negatives(data, rows[1], config, out_dir / name)
+        others = Negatives(
+            data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / name
+        )
         net = fit(
             _begin(config, member), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
             partial(_check, data=unseen, rows=validation, others=others), config.schedule, out_dir, name,
@@ -134,7 +136,7 @@ def focal(logit: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 
 def _check(net: Classifier, step: int, data: Cached, rows: Rows, others: Negatives) -> dict[str, float]:
-    mined = others.mine(net, step)
+    mined = others.mine(lambda chosen: logits_of(net, data, chosen, 1), step)
     return scores(logits_of(net, data, rows, 1), data.truth["label"].to_numpy()[rows]) | mined
 
 

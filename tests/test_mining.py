@@ -5,21 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from torch import Tensor, nn
 
 from stages.cache import Cached
-from stages.classifier.mining import Negatives, contact_sheet
-from stages.classifier.model import ClassifierConfig
-from stages.training import Schedule
+from stages.mining import Negatives, contact_sheet
 
-CONFIG = ClassifierConfig(hard_share=0.5, hard_part=0.1, schedule=Schedule(check_steps=10))
+ROUNDS = (0.5, 0.1, 10)  # share of a batch, part of all, steps between
 
 
-class Brightness(nn.Module):
-    """A network whose logit is the mean of the pixels."""
-
-    def forward(self, pixels: Tensor, conditions: Tensor) -> Tensor:
-        return pixels[:, 0].mean((1, 2)) + 0 * conditions[:, 0]
+def number(rows: np.ndarray) -> np.ndarray:
+    """A logit that is the row's number, as is the brightness of `pool`."""
+    return rows.astype(float)
 
 
 def pool(n: int, kind: str) -> Cached:
@@ -31,15 +26,15 @@ def pool(n: int, kind: str) -> Cached:
 
 def test_before_the_first_round_all_are_drawn_alike(tmp_path: Path) -> None:
     rows = np.arange(50, 100)
-    drawn = Negatives(pool(100, "spiral"), rows, CONFIG, tmp_path / "n").draw(np.random.default_rng(1), 5000, 9)
+    drawn = Negatives(pool(100, "spiral"), rows, *ROUNDS, tmp_path / "n").draw(np.random.default_rng(1), 5000, 9)
     assert np.bincount(drawn, minlength=100)[50:].min() > 50
     assert drawn.min() == 50
 
 
 def test_after_a_round_half_are_the_hardest(tmp_path: Path) -> None:
     rows = np.arange(0, 200, 2)
-    others = Negatives(pool(200, "spiral"), rows, CONFIG, tmp_path / "n")
-    figures = others.mine(Brightness(), 10)
+    others = Negatives(pool(200, "spiral"), rows, *ROUNDS, tmp_path / "n")
+    figures = others.mine(number, 10)
     assert figures["mistaken"] == 0.99
     drawn = others.draw(np.random.default_rng(1), 4000, 10)
     assert set(drawn) <= set(rows)
@@ -48,18 +43,18 @@ def test_after_a_round_half_are_the_hardest(tmp_path: Path) -> None:
 
 
 def test_real_objects_that_look_most_like_lenses_are_left_alone(tmp_path: Path) -> None:
-    others = Negatives(pool(100, "sky"), np.arange(100), CONFIG, tmp_path / "n")
-    others.mine(Brightness(), 10)
+    others = Negatives(pool(100, "sky"), np.arange(100), *ROUNDS, tmp_path / "n")
+    others.mine(number, 10)
     mined = pd.read_csv(tmp_path / "n-mined-10.csv")["row"].tolist()
     assert mined == list(range(97, 87, -1))
 
 
 def test_a_resumed_training_draws_the_same(tmp_path: Path) -> None:
     data, rows = pool(100, "ring_galaxy"), np.arange(100)
-    first = Negatives(data, rows, CONFIG, tmp_path / "n")
-    first.mine(Brightness(), 10)
-    first.mine(Brightness(), 20)
-    again = Negatives(data, rows, CONFIG, tmp_path / "n")
+    first = Negatives(data, rows, *ROUNDS, tmp_path / "n")
+    first.mine(number, 10)
+    first.mine(number, 20)
+    again = Negatives(data, rows, *ROUNDS, tmp_path / "n")
     for step in (5, 15, 25):
         assert np.array_equal(
             first.draw(np.random.default_rng(step), 64, step), again.draw(np.random.default_rng(step), 64, step)
@@ -67,8 +62,8 @@ def test_a_resumed_training_draws_the_same(tmp_path: Path) -> None:
 
 
 def test_without_non_lenses_nothing_breaks(tmp_path: Path) -> None:
-    others = Negatives(pool(4, "spiral"), np.arange(1), CONFIG, tmp_path / "n")
-    assert others.mine(Brightness(), 10) == {"mistaken": 0.0}
+    others = Negatives(pool(4, "spiral"), np.arange(1), *ROUNDS, tmp_path / "n")
+    assert others.mine(number, 10) == {"mistaken": 0.0}
     assert others.draw(np.random.default_rng(1), 8, 12).tolist() == [0] * 8
 
 
