@@ -217,4 +217,4 @@ def logits_of(net: Classifier, data: Cached, rows: npt.NDArray[np.intp], n_views
             pixels = torch.from_numpy(np.asarray(data.pixels[part], np.float32))
             conditions = torch.from_numpy(data.conditions[part])
             out.append(sum(net(dihedral(pixels, k), conditions) for k in range(n_views)).numpy() / n_views)
-    return np.concatenate(out).astype(np.float64)
+    return np.asarray(np.concatenate(out), np.float64)
