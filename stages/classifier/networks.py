@@ -20,7 +20,6 @@ from torchvision import models
 from stages.cache import Cached, batches
 from stages.deflector import without_deflector
 from stages.polar import to_polar
-from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS
 from stages.training import N_DIHEDRAL, dihedral
 
@@ -207,7 +206,9 @@ def build(name: str, width: int = 24, dropout: float = 0.2) -> Classifier:
     return Classifier(*NETWORKS[name](width), dropout, 1 if name in ("invariant", "polar") else _TURNS)
 
 
-def logits_of(net: Classifier, data: Cached, rows: npt.NDArray[np.intp], n_views: int | None = None) -> FloatArray:
+def logits_of(
+    net: Classifier, data: Cached, rows: npt.NDArray[np.intp], n_views: int | None = None
+) -> npt.NDArray[np.float64]:
     """Logits (n,) of rows, averaged over the first rotations and reflections; all that the network wants by default."""
     n_views = n_views or net.n_views
     net.eval()
