@@ -27,6 +27,7 @@ from stages import config as configuration
 from stages import weights
 from stages.counter.priors import TheoremConfig
 from stages.ingest import IngestOptions, InputError, Survey
+from stages.prior import restated, restated_error
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
 from stages.records import ArcScore, Candidate, Certificate, Cutout, CutoutBatch, FloatArray, ImageCount, Problem
@@ -50,8 +51,9 @@ STAGES = ("classifier", "counter", "arcs", "ranking")
 class PipelineConfig:
     """Settings of a scan, read from `configs/pipeline.yaml`.
 
-    gate_p_lens : stages 2 and 3 look at cutouts above this; prior : share of lenses at which p_lens is stated;
-    select_score : rows above this are selected; report_rows : rows shown on the page.
+    gate_p_lens : stages 2 and 3 look at cutouts whose p_lens, at equal numbers of lenses and others, is above this;
+    prior : share of lenses at which p_lens is stated (score and gate do not depend on it); select_score : rows
+    above this are selected; report_rows : rows shown on the page.
     """
 
     weights: dict[str, str]
@@ -91,7 +93,7 @@ class Stages:
 
         path = {name: configuration.WEIGHTS_DIR / config.weights[name] for name in STAGES}
         return cls(
-            classifier.load(path["classifier"], device, prior=config.prior),
+            classifier.load(path["classifier"], device),
             counter.load(path["counter"], device, config.theorem),
             arcs.load(path["arcs"], device),
             ranking.load(path["ranking"]),
@@ -114,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def scan(options: argparse.Namespace) -> int:
     """Carry out a scan; returns the exit code."""
     config = configuration.load(PipelineConfig, options.config)
-    config = dataclasses.replace(config, batch_size=options.batch_size or config.batch_size)
+    config = dataclasses.replace(
+        config, batch_size=options.batch_size or config.batch_size, prior=options.prior or config.prior
+    )
     ingest = IngestOptions(
         catalogue=options.catalogue,
         survey=load_survey(options.survey),
@@ -175,7 +179,7 @@ def look(
         candidate(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), peaks.get(c.id), config)
         for c, p, e, odd in zip(cutouts, first.p_lens, first.p_lens_err, first.out_of_domain, strict=True)
     ]
-    rows = rank(rows, stages.ranker, config)
+    rows = [stated(row, config.prior) for row in rank(rows, stages.ranker, config)]
     stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged}
     degraded = [
         Problem(
@@ -317,6 +321,12 @@ def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) 
     ]
 
 
+def stated(row: Candidate, prior: float) -> Candidate:
+    """A row with its p_lens stated for a share of lenses."""
+    p, error = np.array(row.p_lens), np.array(row.p_lens_err)
+    return dataclasses.replace(row, p_lens=float(restated(p, prior)), p_lens_err=float(restated_error(p, error, prior)))
+
+
 def finish(
     run_dir: Path, parts: Parts, stages: Stages, config: PipelineConfig, options: argparse.Namespace, stopped: bool
 ) -> dict[str, Any]:
@@ -395,6 +405,13 @@ class timed:
         self.stages.seconds[self.name] += time.perf_counter() - self.begun
 
 
+def share(text: str) -> float:
+    """A number between 0 and 1, of an option."""
+    if not 0 < (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
+    return number
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="oddlens", description="Rank strong-lens candidates in a survey folder.")
@@ -406,6 +423,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / "pipeline.yaml")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--prior", type=share, help="share of lenses at which p_lens is stated, such as 1e-3")
     parser.add_argument("--all", action="store_true", help="run every stage on every cutout, whatever stage 1 says")
     parser.add_argument("--resume", action="store_true", help="complete a stopped run in --output")
     parser.add_argument("--limit", type=int, help="read only the first N objects")

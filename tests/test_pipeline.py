@@ -80,6 +80,15 @@ def test_problems_run_and_report(whole: Path) -> None:
     assert "https://" not in page
 
 
+def test_the_prior_restates_p_lens_and_nothing_else(whole: Path, survey: Path, tmp_path: Path) -> None:
+    rest = ("--all", "--batch-size", 7, "--workers", 0)
+    assert run("--input", survey, "--output", tmp_path / "run", "--prior", "1e-3", *rest) == 0
+    even, rare = (pd.read_parquet(r / "candidates.parquet").set_index("id") for r in (whole, tmp_path / "run"))
+    odds = even["p_lens"] / (1 - even["p_lens"]) / 999
+    np.testing.assert_allclose(rare["p_lens"][even.index], odds / (1 + odds), rtol=1e-9)
+    pd.testing.assert_frame_equal(*(t.drop(columns=["p_lens", "p_lens_err"]) for t in (even, rare)))
+
+
 def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path) -> None:
     config = tmp_path / "pipeline.yaml"
     text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: 0.015", "gate_p_lens: 1.0")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from stages import config as configuration
@@ -45,11 +46,10 @@ class Predictor:
     offset: float
     resolution_arcsec: tuple[float, float]
     domain: Domain | None
-    prior: float
     device: str
 
     def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
-        """Probability that each of N cutouts holds a lens, at the predictor's prior.
+        """Probability that each of N cutouts holds a lens, were there as many lenses as others.
 
         The first look sees everything once; what may be a lens is seen by every member from several sides. The error is
         the members' spread in probability; a missing colour or masked pixels widen it by their share.
@@ -66,7 +66,7 @@ class Predictor:
         if len(again):  # every member looks from every side at what may be a lens
             looked = self._logits(pixels[again], conditions[again], self.members)
             logit[:, again] = self.slope * looked + self.offset
-        members, p = _probability(logit, self.prior), _probability(logit.mean(axis=0), self.prior)
+        members, p = expit(logit), expit(logit.mean(axis=0))
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
         lacking = 1 - seen.conditions[:, 1]
@@ -111,13 +111,8 @@ class Predictor:
         return np.asarray(out.double().numpy())
 
 
-def _probability(logit: FloatArray, prior: float) -> FloatArray:
-    """Probability at a share of lenses, from calibrated logits at equal prior."""
-    return np.asarray(1 / (1 + np.exp(-(logit + np.log(prior / (1 - prior))))))
-
-
-def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
-    """Read weights onto a device; `prior` is the share of lenses at which probabilities are stated."""
+def load(path: Path, device: str = "cpu") -> Predictor:
+    """Read weights onto a device."""
     state, card = weights.load(path)
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
     members = tuple(
@@ -130,7 +125,7 @@ def load(path: Path, device: str = "cpu", prior: float = 0.5) -> Predictor:
     if config.first:
         net = _network(config.first, config.first_width, config.dropout, state, "first.", device)
         first = FirstLook(net, *(float(v) for v in state["first_calibration"]))
-    return Predictor(first, members, slope, offset, (low, high), Domain.of_state(state), prior, device)
+    return Predictor(first, members, slope, offset, (low, high), Domain.of_state(state), device)
 
 
 def _network(name: str, width: int, dropout: float, state: dict[str, Tensor], prefix: str, device: str) -> Classifier:

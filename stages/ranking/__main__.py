@@ -18,6 +18,7 @@ import pandas as pd
 from stages import metrics
 from stages.config import WEIGHTS_DIR
 from stages.dataset import split_of
+from stages.prior import restated
 from stages.ranking import model
 from stages.records import FloatArray
 from stages.weights import WeightsError
@@ -68,6 +69,8 @@ def _labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:
     labels = pd.read_csv(truth, dtype={"id": str, "system": str}).set_index("id")
     table = pd.read_parquet(run / "candidates.parquet")
     table = table[table["id"].isin(labels.index) & table["p_lens"].notna()].sort_values("id")
+    prior = json.loads((run / "run.json").read_text())["configuration"]["prior"]
+    table = table.assign(p_lens=restated(table["p_lens"].to_numpy(float), 1 - prior))
     known = labels.loc[table["id"]]
     system = known["system"].to_numpy(str) if "system" in known else known.index.to_numpy(str)
     return table.assign(system=system), known["label"].to_numpy(float)

@@ -154,13 +154,6 @@ def test_a_missing_band_widens_the_error(predictor: Predictor, cutouts: list[Cut
     assert less.p_lens_err.mean() > full.p_lens_err.mean()
 
 
-def test_the_prior_moves_probabilities_and_not_their_order(predictor: Predictor, cutouts: list[Cutout]) -> None:
-    rare = load(WEIGHTS, prior=1e-3).predict(cutouts)
-    even = predictor.predict(cutouts)
-    assert (rare.p_lens < even.p_lens).all()
-    np.testing.assert_array_equal(np.argsort(rare.p_lens), np.argsort(even.p_lens))
-
-
 def test_unlike_seeing_is_said(predictor: Predictor, cutouts: list[Cutout]) -> None:
     blurred = replace(cutouts[0], psf_fwhm_arcsec=np.full(len(cutouts[0].bands), 4.0))
     assert predictor.predict([cutouts[0], blurred]).out_of_domain.tolist() == [False, True]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from stages import metrics
+from stages.prior import restated
 from stages.ranking import model
 from stages.ranking.__main__ import labelled_rows, main
 from stages.weights import WeightsError
@@ -106,12 +107,15 @@ def test_the_command_trains_on_labelled_rows_and_evaluates(tmp_path: Path, capsy
     rows, label = table(400, 0)
     rows.insert(0, "id", [f"{k:03d}" for k in range(400)])
     rows.loc[7, "p_lens"] = np.nan
-    rows.to_parquet(tmp_path / "candidates.parquet")
+    stated = rows.assign(p_lens=restated(rows["p_lens"].to_numpy(float), 1e-3))  # as a run with --prior 1e-3 has it
+    stated.to_parquet(tmp_path / "candidates.parquet")
+    (tmp_path / "run.json").write_text('{"configuration": {"prior": 0.001}}')
     truth = pd.DataFrame({"id": rows["id"], "system": [f"s{k // 2}" for k in range(400)], "label": label})
     truth.iloc[10:].sample(frac=1, random_state=0).to_csv(tmp_path / "truth.csv", index=False)
     read, found = labelled_rows([tmp_path], [tmp_path / "truth.csv"])
     assert read["id"].tolist() == rows["id"].tolist()[10:]
     np.testing.assert_array_equal(found, label[10:])
+    np.testing.assert_allclose(read["p_lens"], rows["p_lens"][10:])
     common = ["--data", str(tmp_path), "--truth", str(tmp_path / "truth.csv")]
     assert main(["train", *common, "--out", str(tmp_path)]) == 0
     capsys.readouterr()

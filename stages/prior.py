@@ -1,0 +1,17 @@
+"""The share of lenses at which a probability is stated. The stages state theirs at equal numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.records import FloatArray
+
+
+def restated(p: FloatArray, prior: float) -> FloatArray:
+    """Probabilities at equal numbers of lenses and others, stated for a share `prior` of lenses (1 - prior: undone)."""
+    return np.asarray(p * prior / (p * prior + (1 - p) * (1 - prior)))
+
+
+def restated_error(p: FloatArray, error: FloatArray, prior: float) -> FloatArray:
+    """Errors of probabilities at equal numbers, stated likewise (to first order)."""
+    return np.asarray(error * prior * (1 - prior) / (p * prior + (1 - p) * (1 - prior)) ** 2)
