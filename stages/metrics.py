@@ -45,9 +45,15 @@ def bootstrap(
     return float(low), float(high)
 
 
-def calibration_error(probability: FloatArray, label: FloatArray, bins: int = 15) -> float:
-    """Expected calibration error: mean |predicted - observed| over equal-count bins (Naeini et al. 2015)."""
-    order = np.argsort(probability)
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    gaps = [len(part) * abs(probability[part].mean() - label[part].mean()) for part in parts]
-    return float(sum(gaps) / len(probability)) if parts else float("nan")
+def calibration_error(
+    probability: FloatArray, label: FloatArray, weight: FloatArray | None = None, bins: int = 15
+) -> float:
+    """Expected calibration error: mean |predicted - observed| over equal-count bins (Naeini et al. 2015).
+
+    weight : what each counts, so that a sample can stand for one with another share of lenses.
+    """
+    if not len(probability):
+        return float("nan")
+    weight = np.ones(len(probability)) if weight is None else weight
+    parts = np.array_split(np.argsort(probability), min(bins, len(probability)))
+    return float(sum(abs((weight[k] * (probability[k] - label[k])).sum()) for k in parts) / weight.sum())

@@ -66,6 +66,15 @@ def test_calibration_error_of_a_perfect_and_a_boasting_forecast() -> None:
     assert metrics.calibration_error(np.full(100, 0.9), np.zeros(100)) == pytest.approx(0.9)
 
 
+def test_a_sample_can_stand_for_another_share_of_lenses() -> None:
+    rng = np.random.default_rng(2)
+    label = (rng.random(40000) < 0.5).astype(float)
+    p = 1 / (1 + np.exp(-(rng.normal(label * 2, 1) * 2 - 2)))  # calibrated at equal numbers
+    weight = np.where(label == 1, 0.02, 1.98)
+    assert metrics.calibration_error(p, label, weight) > 0.1
+    assert metrics.calibration_error(0.01 * p / (0.01 * p + 0.99 * (1 - p)), label, weight) < 0.003
+
+
 def test_bootstrap_interval_holds_the_figure() -> None:
     rng = np.random.default_rng(1)
     positive, negative = rng.normal(1, 1, 80), rng.normal(0, 1, 90)

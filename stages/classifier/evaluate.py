@@ -10,6 +10,7 @@ import pandas as pd
 from stages import metrics
 from stages.classifier.predict import load
 from stages.dataset import shards_to_test
+from stages.prior import restated
 from stages.records import FloatArray
 from stages.strata import TRUTH_COLUMNS, by_stratum, with_strata
 from stages.weights import load_card
@@ -20,9 +21,10 @@ _N_BOOTSTRAP = 300
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
     """AUROC, recalls and calibration error with 95% intervals, by survey, by kind and by stratum.
 
-    calibration_error : at the sample's own share of lenses; _visible : without lenses whose arcs are fainter than the
-    network was trained and calibrated on. share_above_0.5_KIND : of each kind; recall_STRATUM_LOW_HIGH : of lensed
-    galaxies at the threshold that 1% of all non-lenses pass, with _low and _high.
+    calibration_error : at the sample's own share of lenses; _visible : without lenses whose arcs are fainter than
+    the network was trained and calibrated on; _visible_1e-3 : these, were one in a thousand a lens.
+    share_above_0.5_KIND : of each kind; recall_STRATUM_LOW_HIGH : of lensed galaxies at the threshold that 1% of
+    all non-lenses pass, with _low and _high.
     """
     table = scored(weights, data_dir, device)
     lens, other = (table.loc[table["label"] == v, "p_lens"].to_numpy() for v in (1, 0))
@@ -42,6 +44,9 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     shown = table[(table["kind"] != "lens_galaxy") | seen]
     for name, rows in (("calibration_error", table), ("calibration_error_visible", shown)):
         out[name] = calibration_error(rows["p_lens"].to_numpy(), rows["label"].to_numpy(float))
+    out["calibration_error_visible_1e-3"] = calibration_error(
+        shown["p_lens"].to_numpy(), shown["label"].to_numpy(float), 1e-3
+    )
     for survey, rows in table.groupby("survey"):
         out[f"auroc_{survey}"] = metrics.auroc(*(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
     for kind, rows in table.groupby("kind"):
@@ -49,13 +54,17 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     return out | by_stratum(table, "p_lens", rng)
 
 
-def calibration_error(p_lens: FloatArray, label: FloatArray) -> float:
-    """Expected calibration error of probabilities stated at equal prior, moved to the sample's own share of lenses."""
-    share = label.mean()
-    if not 0 < share < 1:
+def calibration_error(p_lens: FloatArray, label: FloatArray, prior: float | None = None) -> float:
+    """Expected calibration error of probabilities at equal numbers, restated for the share of lenses `prior`.
+
+    Each lens and each other counts so much that they have this share; by default the sample's own, where all count one.
+    """
+    own = label.mean()
+    if not 0 < own < 1:
         return float("nan")
-    odds = p_lens / (1 - p_lens) * share / (1 - share)
-    return metrics.calibration_error(odds / (1 + odds), label)
+    wanted = own if prior is None else prior
+    weight = np.where(label == 1, wanted / own, (1 - wanted) / (1 - own))
+    return metrics.calibration_error(restated(p_lens, wanted), label, weight)
 
 
 def scored(weights: Path, data_dir: Path, device: str = "cpu") -> pd.DataFrame:
