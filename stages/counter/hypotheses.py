@@ -214,20 +214,21 @@ def _colours(scene: Scene, floor: Array) -> float:
     return out
 
 
-def log_look(flux: float, flux_err: float, predicted: float, chance_of_something: float = 0.05) -> float:
-    """Log likelihood ratio, lens to chance, of a flux measured where a model puts an image of a predicted flux.
+def log_look(flux: FloatArray, flux_err: FloatArray, predicted: float, chance_of_something: float = 0.05) -> Array:
+    """Log likelihood ratios (n,), lens to chance, of fluxes measured where a model puts an image of a predicted flux.
 
     The prediction is log-normal with `FLUX_FLOOR_MAG`, and dimmed beyond that one time in ten; without a lens there is
-    nothing, or sometimes something of any brightness above the noise.
+    nothing, or sometimes something of any brightness above the noise. Where nothing could be measured they are 0.
     """
-    if not (np.isfinite(flux) and flux_err > 0 and predicted > 0):
-        return 0.0
+    out = np.zeros(len(flux))
+    known = np.isfinite(flux) & (flux_err > 0) & (predicted > 0)
+    measured, error = flux[known, None], flux_err[known, None]
     z = np.linspace(-3, 3, 61)
     grid = predicted * 10 ** (-0.4 * FLUX_FLOOR_MAG * z)
-    there = logsumexp(-0.5 * (z**2 + ((flux - grid) / flux_err) ** 2)) - logsumexp(-0.5 * z**2)
-    any_flux = flux_err * 10 ** np.linspace(0, 2.5, 61)
-    else_there = logsumexp(-0.5 * ((flux - any_flux) / flux_err) ** 2) - np.log(61)
-    nothing = -0.5 * (flux / flux_err) ** 2
+    there = logsumexp(-0.5 * (z**2 + ((measured - grid) / error) ** 2), axis=1) - logsumexp(-0.5 * z**2)
+    any_flux = error * 10 ** np.linspace(0, 2.5, 61)
+    else_there = logsumexp(-0.5 * ((measured - any_flux) / error) ** 2, axis=1) - np.log(61)
+    nothing = (-0.5 * (measured / error) ** 2)[:, 0]
     chance = np.logaddexp(np.log(1 - chance_of_something) + nothing, np.log(chance_of_something) + else_there)
-    lens = np.logaddexp(np.log(1 - _DIMMED) + there, np.log(_DIMMED) + nothing)
-    return float(lens - chance)
+    out[known] = np.logaddexp(np.log(1 - _DIMMED) + there, np.log(_DIMMED) + nothing) - chance
+    return out

@@ -40,20 +40,26 @@ class Leftover:
 
     def look(self, places_xy_pix: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Flux (k,) and error of a point at each place (k, 2), on a local plane; NaN where no pixel is valid."""
-        flux, error = np.full(len(places_xy_pix), np.nan), np.full(len(places_xy_pix), np.nan)
         radius = max(1.5 * _WINDOW_FWHM * self.psf.fwhm_pix, _SMALLEST_WINDOW_PIX)
-        for k, place in enumerate(places_xy_pix):
-            rows, columns = _discs(self.valid, place[None], radius)
-            if len(rows) < 8:
-                continue
-            dx, dy = columns - place[0], rows - place[1]
-            design = np.column_stack([self.psf.value(dx, dy), np.ones(len(rows)), dx / radius, dy / radius])
-            value, weight = self.residual[rows, columns], 1 / self.sigma[rows, columns]
-            covariance = np.linalg.pinv((design * weight[:, None] ** 2).T @ design)
-            answer = covariance @ ((design * weight[:, None] ** 2).T @ value)
-            chi2 = float((((value - design @ answer) * weight) ** 2).sum()) / (len(rows) - 4)
-            flux[k], error[k] = answer[0], np.sqrt(covariance[0, 0] * max(1.0, chi2))
-        return flux, error
+        y, x = (a.ravel() for a in np.mgrid[: 2 * int(radius) + 3, : 2 * int(radius) + 3])
+        corner = np.floor(places_xy_pix).astype(int) - int(radius) - 1
+        columns, rows = corner[:, :1] + x, corner[:, 1:] + y  # (k, pixels of a square about each place)
+        dx, dy = columns - places_xy_pix[:, :1], rows - places_xy_pix[:, 1:]
+        height, width = self.valid.shape
+        used = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height) & (dx**2 + dy**2 <= radius**2)
+        rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
+        used &= self.valid[rows, columns]
+        weight = np.where(used, 1 / self.sigma[rows, columns], 0.0)
+        shape = self.psf.value(dx.ravel(), dy.ravel()).reshape(dx.shape)
+        design = np.stack([shape, np.ones(dx.shape), dx / radius, dy / radius], -1) * weight[..., None]
+        value = self.residual[rows, columns] * weight
+        covariance = np.linalg.pinv(design.transpose(0, 2, 1) @ design, hermitian=True)
+        answer = (covariance @ (design.transpose(0, 2, 1) @ value[..., None]))[..., 0]
+        chi2 = ((value - (design @ answer[..., None])[..., 0]) ** 2).sum(1)
+        free = used.sum(1) - 4
+        enough = free >= 4
+        error = np.sqrt(covariance[:, 0, 0] * np.maximum(1.0, chi2 / np.maximum(free, 1)))
+        return np.where(enough, answer[:, 0], np.nan), np.where(enough, error, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +162,11 @@ def _fit(band: _Band, start: FloatArray, deflector: FloatArray, rounds: int = _R
     smooth = np.column_stack([*plane, *(_gauss(rows, columns, w) for w in wide)])
     weight, chi2, excess = 1 / noise, np.inf, 1.0
     for turn in range(rounds):
-        shapes = [band.psf.with_gradient(columns - x, rows - y) for x, y in xy]
-        point = np.column_stack([s[:, 0] for s in shapes])
-        slopes = [s[:, 1:] * f for s, f in zip(shapes, flux, strict=True)] if turn else []
-        design = np.column_stack([point, *slopes, smooth])
+        shapes = band.psf.with_gradient((columns - xy[:, :1]).ravel(), (rows - xy[:, 1:]).ravel())
+        shapes = shapes.reshape(n, len(rows), 3).transpose(1, 0, 2)
+        point = shapes[..., 0]
+        slopes = (shapes[..., 1:] * flux[:, None]).reshape(len(rows), -1)[:, : 2 * n if turn else 0]
+        design = np.hstack([point, slopes, smooth])
         weighted = design * weight[:, None]
         scale = np.sqrt((weighted**2).sum(0)) + _FAINTEST
         weighted /= scale
@@ -185,7 +192,7 @@ def _fit(band: _Band, start: FloatArray, deflector: FloatArray, rounds: int = _R
 def _split_pairs(band: _Band, whole: _Points, deflector: FloatArray) -> tuple[_Points, npt.NDArray[np.intp]]:
     """Make a point two where its pixels are far better described so; also the row each point began as."""
     origin = np.arange(len(whole.xy))
-    if whole.excess**2 < _SPLIT_MISFIT:
+    if whole.excess**2 < _SPLIT_MISFIT or whole.chi2 < _SPLIT_GAIN:  # there is not so much to gain
         return whole, origin
     for k in np.argsort(-np.nan_to_num(whole.flux[origin]), kind="stable"):
         at = int(np.flatnonzero(origin == k)[0])

@@ -194,7 +194,7 @@ def _put_to_the_test(reading: Reading, look: Look) -> tuple[Array, Array, float]
         predicted = 10 ** (-0.4 * reading.missing_mag[k])
         if not good.any() or not np.isfinite(predicted):
             continue
-        ratios = [log_look(f, e, predicted) for f, e in zip(flux[good], error[good], strict=True)]
+        ratios = log_look(flux[good], error[good], predicted)
         w = weight[apart][good]
         gain += float(logsumexp(ratios, b=w / w.sum())) - float(np.log(reading.unseen[k]))
         snr[k], depth[k] = (flux[good] / error[good]).max(), -2.5 * np.log10(5 * np.median(error[good]))

@@ -55,11 +55,12 @@ def test_common_value_is_integrated_over():
 
 
 def test_a_look_weighs_what_is_there_against_what_was_predicted():
-    as_predicted, nothing, not_deep_enough = log_look(10, 1, 10), log_look(0, 1, 10), log_look(0, 20, 10)
+    flux, error = np.array([10.0, 0.0, 0.0, np.nan]), np.array([1.0, 1.0, 20.0, 1.0])
+    as_predicted, nothing, not_deep_enough, unmeasured = log_look(flux, error, 10)
     assert as_predicted > 2
     assert np.log(0.1) - 0.1 < nothing < -1.5  # dust may hide even a bright image
     assert not_deep_enough == pytest.approx(0, abs=0.2)
-    assert log_look(np.nan, 1, 10) == 0
+    assert unmeasured == 0
 
 
 def test_search_ellipse_is_the_spread_of_the_image_in_other_lenses():
