@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +42,7 @@ from stages.report.stamp import Stamp, make_stamp
 from stages.report.tables import read_rows, to_table, write_candidates, write_problems
 from stages.survey import SurveyFacts
 
-if TYPE_CHECKING:  # imported when they are loaded: the reading processes import this file and do without torch
+if TYPE_CHECKING:  # imported when they are loaded, so that --help need not wait for torch
     from stages.arcs import predict as arcs
     from stages.classifier import predict as classifier
     from stages.counter import predict as counter
@@ -75,6 +78,16 @@ class PipelineConfig:
 
 
 @dataclass(frozen=True, eq=False)
+class Looked:
+    """What the stages made of one batch, pictures of what passed the gate, and the seconds that each stage took."""
+
+    rows: list[Candidate]
+    problems: list[Problem]
+    stamps: dict[str, Stamp]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
 class Stages:
     """The trained stages of a run, and how long each has taken."""
 
@@ -82,7 +95,7 @@ class Stages:
     counter: counter.Predictor
     arcs: arcs.Predictor
     ranker: ranking.Ranker
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, config: PipelineConfig, device: str) -> Stages:
@@ -129,47 +142,55 @@ def scan(options: argparse.Namespace) -> int:
     )
     survey = Survey(options.input, ingest)
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    stages = Stages.load(config, pick_device(options.device))
+    device = pick_device(options.device)
+    Stages.load(config, device)  # here once, so that weights that cannot be used are said before anything begins
     parts = open_run(run_dir, request_of(options, config), options.resume)
     if (finished := read_summary(run_dir))["status"] == "complete":
         print(describe(finished, run_dir))
         return 0
-    stopped = False
+    stopped, seconds = False, dict[str, float]()
     first = parts.count()
     try:
         with tqdm(total=len(survey), unit="cutout", desc="scan", disable=options.quiet) as bar:
             bar.update(min(first * config.batch_size, len(survey)))
-            batches = enumerate(survey.batches(first), start=first)
-            while True:
-                with timed(stages, "ingest"):
-                    index, batch = next(batches, (-1, None))
-                if batch is None:
-                    break
-                parts.write(index, *look(batch, stages, config, options.all))
-                bar.update(len(batch.cutouts) + len(batch.problems))
+            make = partial(looker, config, device, options.all)
+            for index, looked in enumerate(survey.mapped(make, first), start=first):
+                parts.write(index, looked.rows, looked.problems, looked.stamps)
+                seconds = {name: seconds.get(name, 0.0) + value for name, value in looked.seconds.items()}
+                bar.update(len(looked.rows) + len([p for p in looked.problems if not p.id]))
     except KeyboardInterrupt:
         stopped = True
-    summary = finish(run_dir, parts, stages, config, options, stopped)
+    summary = finish(run_dir, parts, seconds, config, options, stopped)
     if not stopped:
         parts.clear()
     print(describe(summary, run_dir))
     return 130 if stopped else 0
 
 
-def look(
-    batch: CutoutBatch, stages: Stages, config: PipelineConfig, everything: bool
-) -> tuple[list[Candidate], list[Problem], dict[str, Stamp]]:
-    """One batch through the stages: its rows in reading order, its problems, and pictures of what passed the gate."""
+def looker(config: PipelineConfig, device: str, everything: bool) -> Callable[[Callable[[], CutoutBatch]], Looked]:
+    """In each process once: load the stages, and give what passes a batch through them."""
+    if parent_process() is not None:  # one of several processes: each keeps to its core
+        import torch
+
+        torch.set_num_threads(1)
+    return partial(look, stages=Stages.load(config, device), config=config, everything=everything)
+
+
+def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig, everything: bool) -> Looked:
+    """One batch through the stages: its rows in reading order, and its problems."""
+    stages.seconds.clear()
+    with timed(stages.seconds, "ingest"):
+        batch = read()
     cutouts = batch.cutouts
-    with timed(stages, "classifier"):
+    with timed(stages.seconds, "classifier"):
         first = stages.classifier.predict(cutouts)
     flagged = [c for c, p in zip(cutouts, first.p_lens, strict=True) if everything or p >= config.gate_p_lens]
-    with timed(stages, "counter"):
+    with timed(stages.seconds, "counter"):
         counts = {c.id: c for c in stages.counter.predict(flagged)}
-    with timed(stages, "arcs"):
+    with timed(stages.seconds, "arcs"):
         centres = [counts[c.id].deflector_xy_pix for c in flagged]
         found = {a.id: a for a in stages.arcs.predict(flagged, centres)}
-    with timed(stages, "counter"):
+    with timed(stages.seconds, "counter"):
         peaks = {
             c.id: stages.counter.certify_arcs(c, counts[c.id], found[c.id])
             for c in flagged
@@ -193,7 +214,7 @@ def look(
         if r.status == "degraded"
     ]
     skipped = [Candidate(p.id, p.source, p.status, p.reason) for p in batch.problems if p.id]
-    return rows + skipped, degraded + list(batch.problems), stamps
+    return Looked(rows + skipped, degraded + list(batch.problems), stamps, dict(stages.seconds))
 
 
 def candidate(
@@ -328,8 +349,9 @@ def stated(row: Candidate, prior: float) -> Candidate:
 
 
 def finish(
-    run_dir: Path, parts: Parts, stages: Stages, config: PipelineConfig, options: argparse.Namespace, stopped: bool
-) -> dict[str, Any]:
+    run_dir: Path, parts: Parts, seconds: dict[str, float], config: PipelineConfig, options: argparse.Namespace,
+    stopped: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Merge the parts, write every table, the page and `run.json`; returns the latter."""
     table = write_candidates(parts.candidates(), run_dir)
     write_problems(parts.problems(), run_dir)
@@ -351,11 +373,10 @@ def finish(
             "flagged": int(np.isfinite(table["arc_score"].to_numpy(zero_copy_only=False)).sum()),
             "selected": int(np.sum(table["selected"].to_numpy(zero_copy_only=False))),
         },
-        "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
     }
-    with timed(stages, "report"):
+    with timed(seconds, "report"):
         write_report(run_dir, scored, parts.stamps({row.id for row in scored}), summary)
-    summary["seconds"] = {name: round(value, 3) for name, value in stages.seconds.items()}
+    summary["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     write_json(run_dir / "run.json", summary)
     return summary
 
@@ -393,16 +414,21 @@ def pick_device(name: str) -> str:
 
 
 class timed:
-    """Adds the wall time of a block to a stage's seconds."""
+    """Adds the wall time of a block to the seconds of a stage."""
 
-    def __init__(self, stages: Stages, name: str) -> None:
-        self.stages, self.name = stages, name
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self.seconds, self.name = seconds, name
 
     def __enter__(self) -> None:
         self.begun = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.stages.seconds[self.name] += time.perf_counter() - self.begun
+        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.begun
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, eight at most: each working process needs about a GiB of memory."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 
 
 def share(text: str) -> float:
@@ -428,7 +454,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="complete a stopped run in --output")
     parser.add_argument("--limit", type=int, help="read only the first N objects")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--workers", type=int, default=2, help="reading processes")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes; 0 works in this one alone")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(argv)
     if options.resume and options.output is None:

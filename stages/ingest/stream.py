@@ -1,23 +1,28 @@
-"""A survey on disk as a stream of batches, read ahead by worker processes; memory does not grow with the survey."""
+"""A survey on disk as a stream of batches, read and worked on by processes; memory does not grow with the survey."""
 
 from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 from stages.ingest.listing import Entry, entries, repeated_names, unique
 from stages.ingest.options import IngestOptions, InputError
 from stages.ingest.reading import read_batch
 from stages.records import CutoutBatch
 
+Result = TypeVar("Result")
+Work = Callable[[Callable[[], CutoutBatch]], Result]  # given a function that reads a batch
 _AHEAD = 2  # batches in flight per worker
+_own: dict[str, Work[Any]] = {}  # a working process's own
 
 
 class Survey:
@@ -40,28 +45,38 @@ class Survey:
 
     def batches(self, first: int = 0) -> Iterator[CutoutBatch]:
         """Batches in a fixed order from number `first` on; what is in a batch does not depend on the workers."""
+        return self.mapped(_reader, first)
+
+    def mapped(self, make: Callable[[], Work[Result]], first: int = 0) -> Iterator[Result]:
+        """What `make()`, called once in each process, makes of each batch, in the order of `batches`.
+
+        It is given a function that reads the batch. Where there are several batches and workers, these read and work.
+        """
         plan = islice(self._plan(), first, None)
         workers = self.options.workers if self._n > self.options.batch_size else 0
         if workers == 0:
-            yield from (read_batch(part, self.options) for part in plan)
+            work = make()
+            yield from (work(partial(read_batch, part, self.options)) for part in plan)
             return
-        with ProcessPoolExecutor(workers, get_context("spawn"), leave_ctrl_c) as pool:
-            waiting: deque[Future[CutoutBatch]] = deque()
+        others = set(active_children())
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make,)) as pool:
+            waiting: deque[Future[Result]] = deque()
             try:
                 for part in plan:
-                    waiting.append(pool.submit(read_batch, part, self.options))
+                    waiting.append(pool.submit(_work_on, part, self.options))
                     if len(waiting) >= _AHEAD * workers:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
             except BrokenProcessPool as error:
                 raise InputError(
-                    f"{self.path}: a reading process was killed, most likely for memory. "
+                    f"{self.path}: a working process was killed, most likely for memory. "
                     "Lower --batch-size or --workers, then run again with --resume."
                 ) from error
             finally:
-                for future in waiting:
-                    future.cancel()
+                if waiting:  # stopped: what is under way is lost
+                    for process in set(active_children()) - others:
+                        process.terminate()
 
     def _plan(self) -> Iterator[list[Entry]]:
         """Entries in groups of about `batch_size` objects."""
@@ -78,6 +93,24 @@ class Survey:
                 part, size = [], 0
         if part:
             yield part
+
+
+def _reader() -> Work[CutoutBatch]:
+    return _read
+
+
+def _read(read: Callable[[], CutoutBatch]) -> CutoutBatch:
+    return read()
+
+
+def _begin(make: Callable[[], Work[Any]]) -> None:
+    """In a process of its own: make what works on every batch given to it."""
+    leave_ctrl_c()
+    _own["work"] = make()
+
+
+def _work_on(part: list[Entry], options: IngestOptions) -> Any:
+    return _own["work"](partial(read_batch, part, options))
 
 
 def leave_ctrl_c() -> None:
