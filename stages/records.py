@@ -108,16 +108,21 @@ class CutoutBatch:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierResult:
-    """Stage 1 for N cutouts: calibrated probability, its error, and whether the input is unlike the training data."""
+    """Stage 1 for N cutouts: calibrated probability and its error.
+
+    out_of_domain : the input is unlike the training data; seen_again : the first look took it for what may be a lens,
+    so that every network looked, and later stages are to.
+    """
 
     ids: tuple[str, ...]
     p_lens: FloatArray
     p_lens_err: FloatArray
     out_of_domain: BoolArray
+    seen_again: BoolArray
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        for name in ("p_lens", "p_lens_err", "out_of_domain"):
+        for name in ("p_lens", "p_lens_err", "out_of_domain", "seen_again"):
             _need(getattr(self, name).shape == (n,), f"{name} has shape {getattr(self, name).shape}, expected ({n},)")
 
 

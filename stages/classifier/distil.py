@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.special import logit as scipy_logit
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -33,6 +34,7 @@ Rows = npt.NDArray[np.intp]
 _MAYBE = 0.05  # half of a batch is drawn from what the ensemble gives at least this probability
 _SELECTED = 0.5  # what the ensemble gives at least this
 _KEPT = 0.998  # of that is to pass the first look
+_INSIDE = 0.683
 
 
 def distil(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
@@ -58,10 +60,12 @@ def distil(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pat
     )  # fmt: skip
     logit, said = logits_of(net, data, held_out, 1), answers[held_out]
     cut = float(np.quantile(logit[said >= _SELECTED], 1 - _KEPT))
+    below = logit <= cut
+    scatter = float(np.quantile(np.abs(logit - scipy_logit(said))[below], _INSIDE)) if below.any() else 0.0
     state, card = load_state(weights)
     state = {key: value for key, value in state.items() if not key.startswith("first.")}
     state |= {f"first.{key}": value for key, value in net.state_dict().items()}
-    state |= {"first_calibration": torch.tensor([1.0, 0.0, cut], dtype=torch.float64)}
+    state |= {"first_calibration": torch.tensor([1.0, 0.0, cut, scatter], dtype=torch.float64)}
     state |= fitted(net, data).state()
     likeness = _likeness(net, data, held_out, answers) | {"kept": _KEPT}
     first = {key: to_mapping(config)[key] for key in ("network", "width", "seed", "schedule", "augmentation")}

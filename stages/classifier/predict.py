@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import expit, logit
 from torch import Tensor
 
 from stages import config as configuration
@@ -22,18 +22,22 @@ from stages.training import dihedral
 
 _MIN_VALID_SHARE = 0.3
 _CHUNK = 32  # what the processor's cache holds
-_SECOND_LOOK = float(np.log(0.1 / 0.9))  # calibrated logit above which all members look, where nothing else is known
+_SECOND_LOOK = float(logit(0.05))  # above which all members look, where no first look was trained
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
 
 @dataclass(frozen=True, eq=False)
 class FirstLook:
-    """The network that sees everything once; slope and offset calibrate its logit, above `cut` the members look."""
+    """The network that sees everything once; slope and offset calibrate its logit, above `cut` the members look.
+
+    scatter : error of its logit, against that of all members.
+    """
 
     net: Classifier
     slope: float
     offset: float
     cut: float = _SECOND_LOOK
+    scatter: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,30 +56,32 @@ class Predictor:
         """Probability that each of N cutouts holds a lens, were there as many lenses as others.
 
         The first look sees everything once; what may be a lens is seen by every member from several sides. The error is
-        the members' spread in probability; a missing colour or masked pixels widen it by their share.
+        the members' spread in probability, or what the first look errs by against them; a missing colour or masked
+        pixels widen it by their share.
         """
         ids = tuple(c.id for c in cutouts)
         if not cutouts:
-            return ClassifierResult(ids, np.empty(0), np.empty(0), np.empty(0, bool))
+            return ClassifierResult(ids, *np.empty((2, 0)), *np.empty((2, 0), bool))
         seen = network_inputs(cutouts, FRAME)
         pixels = torch.from_numpy(seen.pixels).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
         first, unlike = self._first_look(pixels, conditions)
-        logit = np.repeat(first[None], len(self.members), axis=0)
-        again = np.flatnonzero(first > self.first.cut)
-        if len(again):  # every member looks from every side at what may be a lens
+        logits = np.repeat(first[None], len(self.members), axis=0)
+        again = first > self.first.cut
+        if again.any():  # every member looks from every side at what may be a lens
             looked = self._logits(pixels[again], conditions[again], self.members)
-            logit[:, again] = self.slope * looked + self.offset
-        members, p = expit(logit), expit(logit.mean(axis=0))
+            logits[:, again] = self.slope * looked + self.offset
+        members, p = expit(logits), expit(logits.mean(axis=0))
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
         lacking = 1 - seen.conditions[:, 1]
         spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(len(p))
+        spread = np.where(again, spread, p * (1 - p) * self.first.scatter)
         error = np.sqrt(spread**2 + 0.01**2 + (p * (1 - p)) ** 2 * (absent + lacking) ** 2)
         resolution = 0.3 * 10 ** seen.conditions[:, 0]
         low, high = self.resolution_arcsec
         outside = unlike | (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
-        return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
+        return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE), again)
 
     def logits(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
         """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
@@ -84,15 +90,15 @@ class Predictor:
     def _first_look(self, pixels: Tensor, conditions: Tensor) -> tuple[FloatArray, BoolArray]:
         """Calibrated logits (N,) of the first look, and which inputs are unlike anything it was trained on."""
         net = self.first.net
-        logit, unlike = np.empty(len(pixels)), np.zeros(len(pixels), bool)
+        logits, unlike = np.empty(len(pixels)), np.zeros(len(pixels), bool)
         with torch.inference_mode():
             for start in range(0, len(pixels), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 seen = net.features(pixels[part].contiguous(memory_format=torch.channels_last), conditions[part])
-                logit[part] = net.decide(seen).double().cpu().numpy()
+                logits[part] = net.decide(seen).double().cpu().numpy()
                 if self.domain is not None:
                     unlike[part] = self.domain.unlike(seen.cpu())
-        return self.first.slope * logit + self.first.offset, unlike
+        return self.first.slope * logits + self.first.offset, unlike
 
     def _logits(
         self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int | None = None
@@ -111,8 +117,8 @@ class Predictor:
         return np.asarray(out.double().numpy())
 
 
-def load(path: Path, device: str = "cpu") -> Predictor:
-    """Read weights onto a device."""
+def load(path: Path, device: str = "cpu", gate: float | None = None) -> Predictor:
+    """Read weights onto a device; `gate` : p_lens of the first look above which all members look, if not theirs."""
     state, card = weights.load(path)
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
     members = tuple(
@@ -125,6 +131,8 @@ def load(path: Path, device: str = "cpu") -> Predictor:
     if config.first:
         net = _network(config.first, config.first_width, config.dropout, state, "first.", device)
         first = FirstLook(net, *(float(v) for v in state["first_calibration"]))
+    if gate is not None:
+        first = replace(first, cut=float(logit(gate)))
     return Predictor(first, members, slope, offset, (low, high), Domain.of_state(state), device)
 
 

@@ -81,7 +81,7 @@ class Corner(nn.Module):
 
 def test_occlusion_shows_where_the_network_looks() -> None:
     net = cast(Classifier, Corner())
-    predictor = Predictor(FirstLook(net, 1.0, 0.0), (net,), 1.0, 0.0, (0.1, 1.0), None, 0.5, "cpu")
+    predictor = Predictor(FirstLook(net, 1.0, 0.0), (net,), 1.0, 0.0, (0.1, 1.0), None, "cpu")
     pixels = torch.zeros(N_CHANNELS, FRAME.size_pix, FRAME.size_pix)
     pixels[0, 4:8, 4:8] = 1.0
     drop = occlusion(predictor, pixels, torch.zeros(1, 2))
