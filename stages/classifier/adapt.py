@@ -30,6 +30,7 @@ from stages import config as configuration
 from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, cached
+from stages.classifier.domain import fitted
 from stages.classifier.evaluate import calibration_error
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build, logits_of
@@ -149,6 +150,7 @@ def adapt(request: Request, run: Callable[[Sequence[str]], int] | None = None) -
         left = 60 * request.minutes * (1 - _RESERVE) - spent - 1.5 * plan.done["before_seconds"]
         plan.note(steps=affordable_steps(config, seen, left))
     made = train(replace(config, schedule=schedule(request, int(plan.done["steps"]))), data, work)
+    keep_first_look(request.weights, made, seen)
     after = probabilities(made, data, truth["row"].to_numpy())
     check = compare(truth, np.load(request.out / "before.npy"), after, request.seed)
     return _write(request, made, check), check
@@ -325,6 +327,18 @@ def compare(truth: pd.DataFrame, before: FloatArray, after: FloatArray, seed: in
         {name: float(np.std(values)) for name, values in draws.items()},
         {name: (float(low), float(high)) for name, (low, high) in ends.items()},
     )  # fmt: skip
+
+
+def keep_first_look(start: Path, made: Path, data: Cached) -> None:
+    """Give trained weights the first look of those they went on from, if these have one; `data` says what is known."""
+    state, card = load_state(start)
+    if not card.config.get("first"):
+        return
+    new, new_card = load_state(made)
+    new |= {key: value for key, value in state.items() if key.startswith("first")}
+    new |= fitted(load(start).first.net, data).state()
+    kept = {key: card.config[key] for key in ("first", "first_width")}
+    save(made, new, replace(new_card, config=new_card.config | kept, sha256=""))
 
 
 def _write(request: Request, made: Path, check: Check) -> Path:
