@@ -55,9 +55,9 @@ class Predictor:
     def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
         """Probability that each of N cutouts holds a lens, were there as many lenses as others.
 
-        The first look sees everything once; what may be a lens is seen by every member from several sides. The error is
-        the members' spread in probability, or what the first look errs by against them; a missing colour or masked
-        pixels widen it by their share.
+        The first look sees everything once; what may be a lens is seen by every member from several sides, and the mean
+        of all their logits counts. The error is their spread in probability, or what the first look errs by against
+        them; a missing colour or masked pixels widen it by their share.
         """
         ids = tuple(c.id for c in cutouts)
         if not cutouts:
@@ -66,16 +66,17 @@ class Predictor:
         pixels = torch.from_numpy(seen.pixels).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
         first, unlike = self._first_look(pixels, conditions)
-        logits = np.repeat(first[None], len(self.members), axis=0)
+        own = int(self.first.net is not self.members[0])  # a network of its own: one more vote
+        logits = np.repeat(first[None], own + len(self.members), axis=0)
         again = first > self.first.cut
         if again.any():  # every member looks from every side at what may be a lens
             looked = self._logits(pixels[again], conditions[again], self.members)
-            logits[:, again] = self.slope * looked + self.offset
+            logits[own:, again] = self.slope * looked + self.offset
         members, p = expit(logits), expit(logits.mean(axis=0))
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
         lacking = 1 - seen.conditions[:, 1]
-        spread = members.std(axis=0, ddof=1) if len(members) > 1 else np.zeros(len(p))
+        spread = members.std(axis=0, ddof=1) if len(logits) > 1 else np.zeros(len(p))
         spread = np.where(again, spread, p * (1 - p) * self.first.scatter)
         error = np.sqrt(spread**2 + 0.01**2 + (p * (1 - p)) ** 2 * (absent + lacking) ** 2)
         resolution = 0.3 * 10 ** seen.conditions[:, 0]
