@@ -19,7 +19,7 @@ from scipy.special import expit
 from stages.records import FloatArray
 from stages.weights import WeightsError
 
-FEATURES = ("logit_p_lens", "logit_p_lens_and_arc_score", "theorem_against", "theorem_for", "theorem_supports")
+FEATURES = ("logit_p_lens", "logit_arc_score", "theorem_against", "theorem_for", "theorem_supports")
 _BAYES = (-5.0, 8.0)  # beyond these a log Bayes factor rests on the tails of its model
 _RIDGE = 1.0  # penalty on half the squares of the coefficients, against the sum of the log losses
 _CLIP = 1e-4
@@ -53,16 +53,12 @@ class Ranker:
         seen = np.isfinite(table["arc_score"].to_numpy(float))
         out = np.full(len(table), np.nan)
         out[~seen] = self.first_stage.probability(numbers[~seen, :1])
-        out[seen] = self.every_stage.probability(numbers[seen, 1:])
+        out[seen] = self.every_stage.probability(numbers[seen])
         return out
 
 
 def features(table: pd.DataFrame) -> FloatArray:
-    """The numbers (N, F) in the order of `FEATURES`; what no stage measured is 0, an absent p_lens stays NaN.
-
-    The two networks' logits go in as their sum: how much the one is worth beside the other differs between simulations
-    and the sky, and a weight fitted to the former harms the latter.
-    """
+    """The numbers (N, F) in the order of `FEATURES`; what no stage measured is 0, an absent p_lens stays NaN."""
 
     def column(name: str) -> FloatArray:
         return np.asarray(table[name].to_numpy(float))
@@ -70,7 +66,7 @@ def features(table: pd.DataFrame) -> FloatArray:
     bayes = np.nan_to_num(column("theorem_log_bayes_factor"), neginf=_BAYES[0], posinf=_BAYES[1])
     columns = [
         _logit(column("p_lens")),
-        _logit(column("p_lens")) + np.nan_to_num(_logit(column("arc_score"))),
+        np.nan_to_num(_logit(column("arc_score"))),
         np.clip(bayes, _BAYES[0], 0.0),
         np.clip(bayes, 0.0, _BAYES[1]),
         table["theorem_verdict"].to_numpy(str) == "supports",
@@ -82,7 +78,7 @@ def fit(table: pd.DataFrame, label: FloatArray) -> Ranker:
     """Fit both regressions to labelled candidates on which every stage ran."""
     numbers = features(table)
     usable = np.isfinite(numbers[:, 0])
-    return Ranker(_fit(numbers[usable, :1], label[usable]), _fit(numbers[usable, 1:], label[usable]))
+    return Ranker(_fit(numbers[usable, :1], label[usable]), _fit(numbers[usable], label[usable]))
 
 
 def save(ranker: Ranker, path: Path, notes: dict[str, object]) -> None:
