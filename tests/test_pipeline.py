@@ -89,6 +89,16 @@ def test_the_prior_restates_p_lens_and_nothing_else(whole: Path, survey: Path, t
     pd.testing.assert_frame_equal(*(t.drop(columns=["p_lens", "p_lens_err"]) for t in (even, rare)))
 
 
+def test_processes_make_the_same_rows(whole: Path, survey: Path, tmp_path: Path) -> None:
+    assert run("--input", survey, "--output", tmp_path / "run", "--all", "--batch-size", 7, "--workers", 2) == 0
+    one, two = (pd.read_parquet(r / "candidates.parquet").set_index("id") for r in (whole, tmp_path / "run"))
+    assert set(one.index) == set(two.index)
+    for name in ("p_lens", "arc_score", "n_images", "score"):  # threads change the rounding of sums
+        np.testing.assert_allclose(two[name][one.index], one[name], atol=1e-3)
+    counts = [json.loads((r / "run.json").read_text())["counts"] for r in (whole, tmp_path / "run")]
+    assert counts[0] == counts[1]
+
+
 def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path) -> None:
     config = tmp_path / "pipeline.yaml"
     text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: null", "gate_p_lens: 1.0")

@@ -1,5 +1,9 @@
 """Every format that users hold: read, named, scaled and masked as its files say."""
 
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import h5py
@@ -10,7 +14,7 @@ from astropy.table import Table
 from PIL import Image
 
 from stages.ingest import IngestOptions, InputError, Survey
-from stages.records import Cutout, Problem
+from stages.records import Cutout, CutoutBatch, Problem
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -291,3 +295,32 @@ def test_batches_are_the_same_whatever_the_workers_and_can_be_skipped(tmp_path: 
     assert ids(0) == ids(2)
     assert ids(0)[1:] == ids(2, first=1)
     assert sorted(i for b in ids(0) for i in b) == [f"o{k:02d}" for k in range(11)]
+
+
+def _deadly() -> Callable[[Callable[[], CutoutBatch]], int]:
+    """Works on the first batch, and kills its process on the second."""
+    return _work_then_die
+
+
+def _work_then_die(read: Callable[[], CutoutBatch]) -> int:
+    batch = read()
+    if batch.cutouts[0].id == "o04":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(batch.cutouts)
+
+
+def test_a_killed_process_is_one_clear_error(tmp_path: Path) -> None:
+    for k in range(8):
+        write(tmp_path / f"o{k:02d}.fits", noise(30, 30, seed=k), PIXSCALE=0.2)
+    with pytest.raises(InputError, match="run again with --resume"):
+        list(Survey(tmp_path, IngestOptions(workers=1, batch_size=4)).mapped(_deadly))
+
+
+def test_leaving_early_leaves_no_process_behind(tmp_path: Path) -> None:
+    for k in range(12):
+        write(tmp_path / f"o{k:02d}.fits", noise(30, 30, seed=k), PIXSCALE=0.2)
+    stream = Survey(tmp_path, IngestOptions(workers=2, batch_size=2)).batches()
+    next(stream)
+    assert active_children()
+    stream.close()
+    assert not active_children()
