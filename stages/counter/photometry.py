@@ -27,6 +27,7 @@ _FAINTEST = 1e-12
 _SPLIT_GAIN, _SPLIT_FWHM, _SPLIT_RATIO = 150.0, 0.55, 0.15  # fall of chi2 per unexplained unit; separation; light
 _SPLIT_START_FWHM = 0.35  # half the separation to begin with
 _SPLIT_MISFIT = 1.5  # reduced chi2 below which none is tried
+_SPLIT_MOST = 12  # points beyond which none is tried: a crowd of stars would take minutes
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +193,8 @@ def _fit(band: _Band, start: FloatArray, deflector: FloatArray, rounds: int = _R
 def _split_pairs(band: _Band, whole: _Points, deflector: FloatArray) -> tuple[_Points, npt.NDArray[np.intp]]:
     """Make a point two where its pixels are far better described so; also the row each point began as."""
     origin = np.arange(len(whole.xy))
-    if whole.excess**2 < _SPLIT_MISFIT or whole.chi2 < _SPLIT_GAIN:  # there is not so much to gain
-        return whole, origin
+    if whole.excess**2 < _SPLIT_MISFIT or whole.chi2 < _SPLIT_GAIN or len(origin) > _SPLIT_MOST:
+        return whole, origin  # there is not so much to gain
     for k in np.argsort(-np.nan_to_num(whole.flux[origin]), kind="stable"):
         at = int(np.flatnonzero(origin == k)[0])
         pairs = [_pair(band, whole, at, angle, deflector) for angle in np.deg2rad((0, 45, 90, 135))]
