@@ -76,6 +76,11 @@ def go_on(net: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> N
         raise WeightsError(f"{path}: a network of another shape. Set width to that of its card.") from error
 
 
+def learned(data: dict[str, Any], start: str) -> dict[str, Any]:
+    """Data sets for a card: these, and what the weights `start` learned from, if there are any to go on from."""
+    return (load_card(Path(start)).data if start else {}) | data
+
+
 def load_card(path: Path) -> Card:
     """Read the card of a weights file and check that the file is the one it describes."""
     if not path.is_file():

@@ -91,3 +91,6 @@ def test_training_goes_on_from_weights_and_refuses_those_that_do_not_fit(
     width = load_card(WEIGHTS_DIR / f"{stage}.safetensors").config["width"]
     config.write_text(config.read_text().replace("width: 8", f"width: {width}"))
     assert in_this_process(monkeypatch, stage, "train", "--data", data_dir, "--out", tmp_path, "--config", config) == 0
+    card, old = load_card(tmp_path / f"{stage}.safetensors"), load_card(WEIGHTS_DIR / f"{stage}.safetensors")
+    assert set(card.data) == set(old.data) | {path.name for path in data_dir.iterdir()}
+    assert card.config["start"] == f"{stage}.safetensors"  # no path of anybody's machine

@@ -20,7 +20,7 @@ from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
 from stages.training import dihedral, fit
-from stages.weights import Card, go_on, load, save
+from stages.weights import Card, go_on, learned, load, save
 
 _RADIUS_SOFTNESS_PIX = 0.7  # of the target, so that neighbouring bins are not opposites
 _CHECKED = 600  # held-out systems that a check looks at
@@ -56,9 +56,9 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
     trained = dict(net.state_dict()) | {"calibration": calibration.tensor()}
     resolution = 0.3 * 10 ** data.conditions[:, 0].astype(float)
     card = Card(
-        "arcs", "2", to_mapping(config),
+        "arcs", "2", to_mapping(config) | {"start": Path(config.start).name},
         {"resolution_arcsec": [round(float(resolution.min()), 3), round(float(resolution.max()), 3)], "bands": [1, 3]},
-        fingerprint(data_dir), {"validation": figures},
+        learned(fingerprint(data_dir), config.start), {"validation": figures},
         "Scores and errors are calibrated on held-out simulations.",
     )  # fmt: skip
     path = out_dir / "arcs.safetensors"

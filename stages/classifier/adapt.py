@@ -346,7 +346,9 @@ def _write(request: Request, made: Path, check: Check) -> Path:
     state, card = load_state(made)
     parent = load_card(request.weights)
     refused = bool(check.faults())
-    data = parent.data | {f"own/{name}": print_ for name, print_ in card.data.items()}
+    data = parent.data | {
+        f"own/{name}": print_ for name, print_ in card.data.items() if parent.data.get(name) != print_
+    }
     data |= {"parent": {"file": request.weights.name, "sha256": parent.sha256}}
     told = {
         "n_lenses": check.n_lenses, "n_others": check.n_others, "n_places": check.n_places, "before": check.before,

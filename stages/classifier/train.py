@@ -22,7 +22,7 @@ from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
 from stages.training import fit, platt
-from stages.weights import Card, go_on, load, save
+from stages.weights import Card, go_on, learned, load, save
 
 Rows = npt.NDArray[np.intp]
 CALIBRATION = (
@@ -36,8 +36,8 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     rows = usable(data, config)
     unseen = cached(Path(config.validation), FRAME, out_dir / "cache", config.workers) if config.validation else data
     validation = np.sort(np.concatenate(usable(unseen, config, None if config.validation else "validation")))
-    learned = data.truth.iloc[np.concatenate(rows)]
-    for name, chosen in (("training", learned), ("validation", unseen.truth.iloc[validation])):
+    training = data.truth.iloc[np.concatenate(rows)]
+    for name, chosen in (("training", training), ("validation", unseen.truth.iloc[validation])):
         if len(chosen) < 4 or chosen["label"].nunique() < 2:
             raise DatasetError(
                 f"{data_dir}: too few lenses or non-lenses for {name}. Simulate more with sim/generate.py."
@@ -63,7 +63,8 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
     slope, offset = platt(np.mean(logits, axis=0), label)
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)
     card = Card(
-        "classifier", "1", to_mapping(config) | {"first": ""}, domain_of(data), fingerprint(data_dir),
+        "classifier", "1", to_mapping(config) | {"first": "", "start": Path(config.start).name},
+        domain_of(data), learned(fingerprint(data_dir), config.start),
         {"validation": scores(slope * np.mean(logits, axis=0) + offset, label)},
         CALIBRATION,
     )  # fmt: skip
