@@ -124,6 +124,17 @@ def undihedral(x: Tensor, k: int) -> Tensor:
     return torch.rot90(x.flip(-1) if k >= 4 else x, -(k % 4), (-2, -1))
 
 
+def blend(net: nn.Module, state: dict[str, Tensor], share: float) -> None:
+    """Move a network to the mean of its own parameters and of `share` of those it went on from.
+
+    What further training on one kind of data costs on others is then mostly kept (Wortsman et al. 2022).
+    """
+    with torch.no_grad():
+        for key, value in net.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(state[key].to(value), share)
+
+
 def platt(logit: np.ndarray[Any, Any], label: np.ndarray[Any, Any], balanced: bool = True) -> tuple[float, float]:
     """Slope and offset that calibrate logits (Platt 1999), at equal prior or (not `balanced`) at the sample's own."""
     from sklearn.linear_model import LogisticRegression

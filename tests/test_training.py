@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.training import Schedule, dihedral, fit, learning_rate, platt, undihedral
+from stages.training import Schedule, blend, dihedral, fit, learning_rate, platt, undihedral
 
 
 @pytest.mark.parametrize("k", range(8))
@@ -115,3 +115,12 @@ def test_patience_keeps_the_best_and_stops(tmp_path: Path) -> None:
     best = fit(net, lambda m, r, _: m(torch.ones(4, 2)).square().mean(), validate, schedule, tmp_path, "toy", 1)
     assert len(seen) == 4  # two checks after the best, and no more
     assert torch.equal(next(best.parameters()), seen[1])
+
+
+def test_blending_is_the_mean_of_parameters_and_statistics() -> None:
+    old, new = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    new[1].running_mean += 1.0
+    want = {key: 0.75 * value + 0.25 * old.state_dict()[key] for key, value in new.state_dict().items()}
+    blend(new, old.state_dict(), 0.25)
+    torch.testing.assert_close(new[0].weight, want["0.weight"])
+    torch.testing.assert_close(new[1].running_mean, torch.full((2,), 0.75))

@@ -33,7 +33,8 @@ class ArcsConfig:
     error of the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses
     whose arcs are fainter are left out of training; hard_share : part of a batch's non-lenses that is drawn from
     the hard_part of all which the network takes most for lenses, chosen anew at each check; start : weights to go
-    on from instead of fresh ones, of the same network.
+    on from instead of fresh ones, of the same network; keep_start : their share in the mean with the trained ones
+    that is kept.
     """
 
     width: int = 16
@@ -44,6 +45,7 @@ class ArcsConfig:
     hard_share: float = 0.5
     hard_part: float = 0.1
     start: str = ""
+    keep_start: float = 0.0
     seed: int = 1
     workers: int = 2
     schedule: Schedule = field(default_factory=Schedule)

@@ -19,7 +19,7 @@ from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
-from stages.training import dihedral, fit
+from stages.training import blend, dihedral, fit
 from stages.weights import Card, go_on, learned, load, save
 
 _RADIUS_SOFTNESS_PIX = 0.7  # of the target, so that neighbouring bins are not opposites
@@ -39,9 +39,10 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
             )
     torch.manual_seed(config.seed)
     fresh = ArcNet(config.width, config.grid, config.subtract)
+    state = load(Path(config.start))[0] if config.start else {}
+    state.pop("calibration", None)
     if config.start:
-        state, _ = load(Path(config.start))
-        go_on(fresh, {key: value for key, value in state.items() if key != "calibration"}, Path(config.start))
+        go_on(fresh, state, Path(config.start))
     weight = radius_weights(data, rows[0])
     others = Negatives(
         data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / "arcs"
@@ -52,6 +53,8 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
         lambda n, step: _check(n, step, data, validation, others, config), config.schedule, out_dir, "arcs",
         config.seed,
     )  # fmt: skip
+    if config.start:
+        blend(net, state, config.keep_start)
     calibration, figures = calibrate(net, data, validation, config)
     trained = dict(net.state_dict()) | {"calibration": calibration.tensor()}
     resolution = 0.3 * 10 ** data.conditions[:, 0].astype(float)
