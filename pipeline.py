@@ -143,8 +143,7 @@ def scan(options: argparse.Namespace) -> int:
     )
     survey = Survey(options.input, ingest)
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    device = pick_device(options.device)
-    Stages.load(config, device)  # here once, so that weights that cannot be used are said before anything begins
+    check(config, options.device)
     parts = open_run(run_dir, request_of(options, config), options.resume)
     if (finished := read_summary(run_dir))["status"] == "complete":
         print(describe(finished, run_dir))
@@ -154,7 +153,7 @@ def scan(options: argparse.Namespace) -> int:
     try:
         with tqdm(total=len(survey), unit="cutout", desc="scan", disable=options.quiet) as bar:
             bar.update(min(first * config.batch_size, len(survey)))
-            make = partial(looker, config, device, options.all)
+            make = partial(looker, config, options.device, options.all)
             for index, looked in enumerate(survey.mapped(make, first), start=first):
                 parts.write(index, looked.rows, looked.problems, looked.stamps)
                 seconds = {name: seconds.get(name, 0.0) + value for name, value in looked.seconds.items()}
@@ -168,13 +167,23 @@ def scan(options: argparse.Namespace) -> int:
     return 130 if stopped else 0
 
 
+def check(config: PipelineConfig, device: str) -> None:
+    """Say before anything begins what cannot be used: weights that are absent or altered, a device that isn't there."""
+    for name in STAGES:
+        path = configuration.WEIGHTS_DIR / config.weights[name]
+        ranking.load(path) if name == "ranking" else weights.load_card(path)
+    if device == "cuda":
+        pick_device(device)
+
+
 def looker(config: PipelineConfig, device: str, everything: bool) -> Callable[[Callable[[], CutoutBatch]], Looked]:
     """In each process once: load the stages, and give what passes a batch through them."""
     if parent_process() is not None:  # one of several processes: each keeps to its core
         import torch
 
         torch.set_num_threads(1)
-    return partial(look, stages=Stages.load(config, device), config=config, everything=everything)
+    stages = Stages.load(config, pick_device(device))
+    return partial(look, stages=stages, config=config, everything=everything)
 
 
 def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig, everything: bool) -> Looked:
