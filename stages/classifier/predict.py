@@ -72,6 +72,9 @@ class Predictor:
         if again.any():  # every member looks from every side at what may be a lens
             looked = self._logits(pixels[again], conditions[again], self.members)
             logits[own:, again] = self.slope * looked + self.offset
+            if own:
+                looked = self._logits(pixels[again], conditions[again], (self.first.net,))
+                logits[:own, again] = self.first.slope * looked + self.first.offset
         members, p = expit(logits), expit(logits.mean(axis=0))
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
