@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages.config import WEIGHTS_DIR
 from stages.counter.evaluate import share
-from stages.counter.pictures import true_boxes
 from stages.counter.predict import load
+from stages.counter.tiles import true_boxes
 from stages.counter.train import PLAIN_EVERY, match_radius_pix, matched
 from stages.dataset import shards_to_test
 from stages.records import Cutout, FloatArray

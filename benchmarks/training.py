@@ -80,6 +80,7 @@ def main() -> int:
     parser.add_argument("--pseudo", type=Path, metavar="DATA", help="data sets whose own labels are not used")
     parser.add_argument("--name", help="what to call the one variant, where the data differ")
     parser.add_argument("--variants", nargs="+", default=list(NETWORKS), choices=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--width", type=int, default=_BASE.width, help="channels of a compact network's first layer")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=3.0, help="processor time of each training")
     options = parser.parse_args()
@@ -108,15 +109,15 @@ def labelled(folder: Path, truth: Path) -> tuple[list[Cutout], FloatArray]:
     """Cutouts of a folder that a truth table labels 0 or 1, and their labels."""
     rows = pd.read_csv(truth)
     label = rows.dropna(subset=["label"]).astype({"id": str}).drop_duplicates("id").set_index("id")["label"]
-    catalogue = truth if {"ra_deg", "dec_deg"} <= set(rows) else None
-    survey = Survey(folder, IngestOptions(catalogue, None, 12.0, workers=0))
+    has_places = any(places <= set(rows) for places in ({"ra_deg", "dec_deg"}, {"tile", "x", "y"}))
+    survey = Survey(folder, IngestOptions(truth if has_places else None, None, 12.0, workers=0))
     cutouts = [c for batch in survey.batches() for c in batch.cutouts if c.id in label.index]
     return cutouts, label.loc[[c.id for c in cutouts]].to_numpy(float)
 
 
 def trained(variant: str, seed: int, options: argparse.Namespace, real: Real) -> Iterator[dict[str, object]]:
     """Train one variant with one seed; its line of the table, and those of what --renormalise and --pseudo ask for."""
-    config, name = replace(VARIANTS[variant], seed=seed), options.name or variant
+    config, name = replace(VARIANTS[variant], seed=seed, width=options.width), options.name or variant
     weights, made = fresh(name, config, options.data, options)
     yield made | figures(weights, config, options, real)
     if options.renormalise:
@@ -132,7 +133,7 @@ def fresh(
     name: str, config: ClassifierConfig, data: Path, options: argparse.Namespace
 ) -> tuple[Path, dict[str, object]]:
     """Train a network on data for the time that is asked for; its weights and the start of its line."""
-    seconds, rate = speed(config.network)
+    seconds, rate = speed(config)
     run = options.out / f"{name.replace(', ', '-').replace(' ', '_')}-{config.seed}"
     run.mkdir(parents=True, exist_ok=True)
     if not (run / "cache").exists():
@@ -218,9 +219,9 @@ def shown(name: str, lens: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
-def speed(network: str) -> tuple[float, float]:
+def speed(config: ClassifierConfig) -> tuple[float, float]:
     """Processor seconds of a training step, and cutouts/s of one look, on one core."""
-    net = build(network).to(memory_format=torch.channels_last)
+    net = build(config.network, config.width).to(memory_format=torch.channels_last)
     pixels = torch.randn(_RATE_BATCH, N_CHANNELS, FRAME.size_pix, FRAME.size_pix)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     conditions = torch.zeros(_RATE_BATCH, N_CONDITIONS)

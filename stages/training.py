@@ -119,6 +119,14 @@ def dihedral(x: Tensor, k: int) -> Tensor:
     return turned.flip(-1) if k >= 4 else turned
 
 
+def dihedral_positions(xy: Tensor, k: int, size: int) -> Tensor:
+    """Where `dihedral` moves positions (N, 2) = (x, y) of a plane of side `size`."""
+    x, y = xy[:, 0], xy[:, 1]
+    for _ in range(k % 4):
+        x, y = y, size - 1 - x
+    return torch.stack([size - 1 - x if k >= 4 else x, y], 1)
+
+
 def undihedral(x: Tensor, k: int) -> Tensor:
     """The inverse of `dihedral`."""
     return torch.rot90(x.flip(-1) if k >= 4 else x, -(k % 4), (-2, -1))

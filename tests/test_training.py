@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.training import Schedule, blend, dihedral, fit, learning_rate, platt, undihedral
+from stages.training import Schedule, blend, dihedral, dihedral_positions, fit, learning_rate, platt, undihedral
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_positions_move_with_the_pixels(k: int) -> None:
+    plane = torch.zeros(1, 80, 80)
+    plane[0, 21, 53] = 1  # y, x
+    moved = dihedral_positions(torch.tensor([[53.0, 21.0]]), k, 80)[0]
+    assert dihedral(plane, k)[0, int(moved[1]), int(moved[0])] == 1
 
 
 @pytest.mark.parametrize("k", range(8))

@@ -19,7 +19,7 @@ from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
-from stages.training import blend, dihedral, fit
+from stages.training import blend, dihedral, dihedral_positions, fit
 from stages.weights import Card, go_on, learned, load, save
 
 _RADIUS_SOFTNESS_PIX = 0.7  # of the target, so that neighbouring bins are not opposites
@@ -107,7 +107,7 @@ def _loss(
     pixels, conditions, centre = tensors(data, chosen)
     mask = true_mask(data, chosen)
     turn = int(rng.integers(8))
-    centre = dihedral_centre(centre, turn, FRAME.size_pix)
+    centre = dihedral_positions(centre, turn, FRAME.size_pix)
     pixels, mask = dihedral(pixels, turn), dihedral(mask, turn)
     hits = directions(mask, centre)
     jitter = config.centre_jitter_fwhm * resolution_pix(conditions).numpy()[:, None] * rng.normal(size=(n, 2))
@@ -140,14 +140,6 @@ def _soft(theta_pix: Tensor) -> Tensor:
     middle = torch.arange(N_RADII) + 0.5
     inside = theta_pix.clamp(0.5, N_RADII - 0.5)[:, None]
     return torch.softmax(-0.5 * ((middle - inside) / _RADIUS_SOFTNESS_PIX) ** 2, 1)
-
-
-def dihedral_centre(centre: Tensor, k: int, size: int) -> Tensor:
-    """Where `training.dihedral` moves positions (N, 2) = (x, y) of a plane of side `size`."""
-    x, y = centre[:, 0], centre[:, 1]
-    for _ in range(k % 4):
-        x, y = y, size - 1 - x
-    return torch.stack([size - 1 - x if k >= 4 else x, y], 1)
 
 
 def _check(

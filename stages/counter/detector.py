@@ -1,13 +1,14 @@
-"""The point-image detector: a small ultralytics YOLO on pictures whose PSF spans a fixed number of pixels.
+"""The point-image detector: a small ultralytics YOLO on cutouts in which the PSF spans a fixed number of pixels.
 
-The only file that knows ultralytics. Nothing is downloaded: the network is built from the description below.
+It sees the project's own scaled planes and their validity, in full depth. The only file that knows ultralytics. Nothing
+is downloaded: the network is built from the description below.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,21 @@ from torch import Tensor, nn
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_VERBOSE", "false")
-from ultralytics import YOLO, settings
+from ultralytics import settings
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.nms import non_max_suppression
 
+from stages.augment import Augmentation
 from stages.records import Cutout, FloatArray
-from stages.scaling import N_SLOTS, Frame, network_inputs, resolution_arcsec
+from stages.scaling import N_CHANNELS, Frame, network_inputs, resolution_arcsec
+from stages.training import Schedule
 
 settings.update({"sync": False})
 
 CLASSES = ("image", "deflector")
 BOX_FWHM = (1.6, 4.0)  # side of each class's box in units of the resolution
-PSF_PIX = 5.0  # resolution in picture pixels
-_LOW, _HIGH = -0.5, 2.8  # scaled flux shown as 1 and 255; 0 is kept for invalid pixels
+PSF_PIX = 5.0  # resolution in the network's pixels
 _LARGEST_PIX = 320
 _STRIDE = 32
 _WIDEST_ARCSEC = 10.0
@@ -41,19 +44,19 @@ _NMS_OVERLAP = 0.3
 class CounterConfig:
     """Settings of the detector; see `configs/counter.yaml`.
 
-    width : channels of the first layer; train_pix : side of a training picture; min_snr : points below are not asked
-    for; plain_share : share of the cutouts without any point that are trained on.
+    width : channels of the first layer; train_pix : side of what it is shown of a sharp image, half of it for others;
+    min_snr : points below are not asked for; plain_share : share of the cutouts without any point that are trained on.
+    A step's batch is `schedule.batch_size` of a sharp survey's tiles, or four times as many of the half-size ones.
     """
 
     width: int = 16
     train_pix: int = 192
     min_snr: float = 6.0
     plain_share: float = 0.2
-    epochs: int = 6
-    batch_size: int = 16
-    learning_rate: float = 0.002
     seed: int = 1
     workers: int = 2
+    schedule: Schedule = field(default_factory=lambda: Schedule(6000, 16, 2e-3, check_steps=500))
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,25 +100,17 @@ def description(width: int) -> dict[str, Any]:
 
 def build(width: int) -> nn.Module:
     """The untrained network."""
-    net: nn.Module = DetectionModel(description(width), ch=3, nc=len(CLASSES), verbose=False)
+    net: nn.Module = DetectionModel(description(width), ch=N_CHANNELS, nc=len(CLASSES), verbose=False)
+    net.args = get_cfg()  # type: ignore[assignment]  # gains of the loss
     return net
 
 
 def frame_of(cutout: Cutout) -> Frame:
-    """The picture of a cutout: the resolution spans `PSF_PIX` pixels, the field is the cutout's up to 10 arcsec."""
+    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field the cutout, up to 10 arcsec."""
     pixel = resolution_arcsec(cutout) / PSF_PIX
-    field = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, _WIDEST_ARCSEC)
-    size = int(np.ceil(field / pixel / _STRIDE)) * _STRIDE
+    width = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, _WIDEST_ARCSEC)
+    size = int(np.ceil(width / pixel / _STRIDE)) * _STRIDE
     return Frame(int(np.clip(size, 2 * _STRIDE, _LARGEST_PIX)), pixel)
-
-
-def picture(cutout: Cutout, frame: Frame) -> tuple[npt.NDArray[np.uint8], FloatArray, float]:
-    """A cutout as 8-bit picture (S, S, 3); pixel (i, j) = (x, y) of it is cutout pixel origin + step * (i, j)."""
-    seen = network_inputs([cutout], frame)
-    flux, valid = seen.pixels[0, :N_SLOTS], seen.pixels[0, N_SLOTS:]
-    shown = np.clip((flux - _LOW) / (_HIGH - _LOW) * 254 + 1, 1, 255)
-    shown = np.where(valid.max(axis=0) > 0, shown, 0)  # an absent slot shows the mean of the others
-    return np.round(shown).astype(np.uint8).transpose(1, 2, 0), seen.origin_xy_pix[0], float(seen.step_pix[0])
 
 
 def detect(net: nn.Module, cutouts: Sequence[Cutout], device: str = "cpu", chunk: int = 32) -> list[Detections]:
@@ -126,43 +121,33 @@ def detect(net: nn.Module, cutouts: Sequence[Cutout], device: str = "cpu", chunk
         members = [k for k, f in enumerate(frames) if f.size_pix == size]
         for start in range(0, len(members), chunk):
             part = members[start : start + chunk]
-            shown = [picture(cutouts[k], frames[k]) for k in part]
-            batch = torch.from_numpy(np.stack([s[0] for s in shown])).permute(0, 3, 1, 2).float().div(255).to(device)
-            for k, found, (_, origin, step) in zip(part, _boxes(net, batch), shown, strict=True):
-                centre = (found[:, :2] + found[:, 2:4]) / 2 - 0.5  # picture coordinates count pixel edges
-                out[k] = Detections(origin + step * centre, found[:, 4], found[:, 5].astype(np.int64))
+            seen = [network_inputs([cutouts[k]], frames[k]) for k in part]
+            boxes = boxes_of(net, torch.from_numpy(np.concatenate([s.pixels for s in seen])).to(device))
+            for k, found, this in zip(part, boxes, seen, strict=True):
+                out[k] = Detections(
+                    this.origin_xy_pix[0] + this.step_pix[0] * found[:, :2], found[:, 2], found[:, 3].astype(np.int64)
+                )
     return [out[k] for k in range(len(cutouts))]
 
 
-def _boxes(net: nn.Module, batch: Tensor) -> list[npt.NDArray[np.float64]]:
+def boxes_of(net: nn.Module, pixels: Tensor) -> list[npt.NDArray[np.float64]]:
+    """What the network finds in each of N planes (N, 6, S, S): rows of x, y in pixels, raw confidence and class."""
     with torch.inference_mode():
-        raw = net(batch)
+        raw = net(pixels)
         raw = raw[0] if isinstance(raw, (tuple, list)) else raw
         kept = non_max_suppression(raw, _MIN_CONFIDENCE, _NMS_OVERLAP, max_det=30, nc=len(CLASSES))
-    return [k.double().cpu().numpy() for k in kept]
+    corners = [k.double().cpu().numpy() for k in kept]  # ultralytics counts from the first pixel's outer edge
+    return [np.column_stack([(c[:, :2] + c[:, 2:4]) / 2 - 0.5, c[:, 4:6]]) for c in corners]
 
 
-def train_network(data_yaml: str, out_dir: str, config: CounterConfig, resume: bool) -> nn.Module:
-    """Train from scratch with ultralytics on pictures and boxes on disk; returns the averaged network."""
-    start = f"{out_dir}/detector/weights/last.pt" if resume else _written(config, out_dir)
-    yolo = YOLO(start, task="detect")
-    yolo.train(
-        data=data_yaml, imgsz=config.train_pix, epochs=config.epochs, batch=config.batch_size, device="cpu",
-        workers=0, cache="ram", project=out_dir, name="detector", exist_ok=True, resume=resume, pretrained=False,
-        optimizer="AdamW", lr0=config.learning_rate, lrf=0.02, warmup_epochs=0.5, cos_lr=True, seed=config.seed,
-        amp=False, plots=False, verbose=False, val=True, deterministic=False, close_mosaic=0,
-        mosaic=0.0, mixup=0.0, hsv_h=0.02, hsv_s=0.4, hsv_v=0.25, degrees=0.0, translate=0.1, scale=0.2,
-        fliplr=0.5, flipud=0.5, erasing=0.0,
-    )  # fmt: skip
-    trained = YOLO(f"{out_dir}/detector/weights/best.pt").model
-    net: nn.Module = trained.float().eval()
-    return net
-
-
-def _written(config: CounterConfig, out_dir: str) -> str:
-    import yaml
-
-    path = f"{out_dir}/detector-network.yaml"
-    with open(path, "w") as file:
-        yaml.safe_dump(description(config.width), file)
-    return path
+def loss_of(net: Any, pixels: Tensor, boxes: Tensor) -> Tensor:
+    """Loss of a batch (N, 6, S, S); its boxes (M, 5): index in the batch, class, x, y and side in pixels."""
+    boxes = boxes[boxes[:, 0].argsort(stable=True)]
+    sides = boxes[:, 4:].expand(-1, 2)
+    truth = {"batch_idx": boxes[:, 0], "cls": boxes[:, 1:2]}
+    truth |= {"img": pixels, "bboxes": torch.cat([boxes[:, 2:4] + 0.5, sides], 1) / pixels.shape[-1]}
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = net(pixels)
+    answer = {k: v.float() if isinstance(v, Tensor) else [f.float() for f in v] for k, v in answer.items()}
+    total: Tensor = net.loss(truth, answer)[0].sum() / len(pixels)
+    return total

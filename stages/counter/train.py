@@ -9,40 +9,88 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
 
+from stages.augment import drop, patches, photometric, refill
 from stages.config import to_mapping
-from stages.counter.detector import CLASSES, CounterConfig, detect, train_network
-from stages.counter.pictures import true_boxes, write_pictures
+from stages.counter.detector import CLASSES, PSF_PIX, CounterConfig, boxes_of, build, detect, loss_of
+from stages.counter.tiles import Tiles, is_seen, tiles, true_boxes
 from stages.dataset import DatasetError, fingerprint, parts_of, read_shards
 from stages.records import Cutout, FloatArray
-from stages.scaling import resolution_arcsec
-from stages.training import platt
+from stages.scaling import N_CONDITIONS, N_SLOTS, resolution_arcsec
+from stages.training import N_DIHEDRAL, dihedral, dihedral_positions, fit, platt
 from stages.weights import Card, save
 
 MATCH_FWHM = 0.5
+_CHECKED = 320  # held-out tiles of each size that a check looks at
 PLAIN_EVERY = 4  # of the held-out cutouts without points, one in this many is looked at
 
 
 def train(config: CounterConfig, data_dir: Path, out_dir: Path) -> Path:
     """Train on every data set below `data_dir`; returns the weights file `out_dir/counter.safetensors`."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    data_yaml = write_pictures(data_dir, out_dir / "pictures", config)
-    if not any((out_dir / "pictures" / "images" / "train").iterdir()):
-        raise DatasetError(f"{data_dir}: no cutout to train on. Simulate more with sim/generate.py.")
-    resume = (out_dir / "detector" / "weights" / "last.pt").is_file()
-    net = train_network(str(data_yaml), str(out_dir), config, resume)
+    shown = tiles(data_dir, out_dir / "tiles", config)
+    if not all(any(len(b) for t in shown[part] for b in t.boxes) for part in shown):
+        raise DatasetError(f"{data_dir}: too few points to learn from. Simulate more with sim/generate.py.")
+    torch.manual_seed(config.seed)
+    net = fit(
+        build(config.width).to(memory_format=torch.channels_last),
+        lambda n, rng, step: _loss(n, rng, shown["train"], config),
+        lambda n, step: _check(n, shown["validation"]), config.schedule, out_dir, "counter", config.seed,
+    )  # fmt: skip
     state = {key: value.float() for key, value in net.state_dict().items()}
     calibration, resolution = calibrate(net, data_dir, config.min_snr)
     state["calibration"] = torch.tensor(calibration, dtype=torch.float64)
     card = Card(
-        "counter", "1", to_mapping(config), {"resolution_arcsec": resolution, "bands": [1, 3]}, fingerprint(data_dir),
+        "counter", "2", to_mapping(config), {"resolution_arcsec": resolution, "bands": [1, 3]}, fingerprint(data_dir),
         {"calibration_slope_offset": dict(zip(CLASSES, calibration, strict=True))},
         "Confidences are calibrated on held-out simulations: the share of detections that are real.",
     )  # fmt: skip
     path = out_dir / "counter.safetensors"
     save(path, state, card)
     return path
+
+
+def _loss(net: nn.Module, rng: np.random.Generator, shown: list[Tiles], config: CounterConfig) -> Tensor:
+    """Loss of a batch of tiles of one size, altered: turned, of another depth, masked, a band less."""
+    largest = max(t.pixels.shape[-1] for t in shown)
+    copies = [(largest // t.pixels.shape[-1]) ** 2 for t in shown]  # tiles in the place of one of the largest
+    share = np.array([len(t.boxes) / n for t, n in zip(shown, copies, strict=True)])
+    k = int(rng.choice(len(shown), p=share / share.sum()))
+    n = config.schedule.batch_size * copies[k]
+    planes, boxes = map(torch.from_numpy, shown[k].batch(rng.integers(len(shown[k].boxes), size=n)))
+    size, turn = planes.shape[-1], int(rng.integers(N_DIHEDRAL))
+    boxes[:, 2:4] = dihedral_positions(boxes[:, 2:4], turn, size)
+    planes = dihedral(planes, turn)
+    flux = photometric(planes[:, :N_SLOTS], config.augmentation, rng)
+    valid = patches(planes[:, N_SLOTS:], config.augmentation.patch_chance, rng)
+    valid, _ = drop(valid, torch.zeros(n, N_CONDITIONS), config.augmentation, rng)
+    planes = torch.cat([refill(flux, valid), valid], 1).contiguous(memory_format=torch.channels_last)
+    here = [boxes[boxes[:, 0] == j] for j in range(n)]
+    here = [b[torch.from_numpy(is_seen(b[:, 2:4].numpy(), v.numpy()))] for b, v in zip(here, valid, strict=True)]
+    return loss_of(net, planes, torch.cat(here))
+
+
+def _check(net: nn.Module, shown: list[Tiles]) -> dict[str, float]:
+    """Average precision of each class on held-out tiles; a box is right within `MATCH_FWHM` of a true one."""
+    score: list[list[float]] = [[], []]
+    real: list[list[bool]] = [[], []]
+    n_true = [0, 0]
+    for some in shown:
+        rows = np.arange(0, len(some.boxes), max(1, len(some.boxes) // _CHECKED))
+        for part in np.array_split(rows, -(-len(rows) // 32)):
+            found = boxes_of(net, torch.from_numpy(np.asarray(some.pixels[part], np.float32)))
+            for row, boxes in zip(part, found, strict=True):
+                truth = some.boxes[row]
+                for kind in range(len(CLASSES)):
+                    here, true = boxes[boxes[:, 3] == kind], truth[truth[:, 0] == kind]
+                    score[kind] += here[:, 2].tolist()
+                    real[kind] += matched(here[:, :2], true[:, 1:3].astype(float), MATCH_FWHM * PSF_PIX).tolist()
+                    n_true[kind] += len(true)
+    return {
+        f"{name}_ap": round(float(average_precision_score(r, s)) * sum(r) / n, 4) if any(r) else 0.0
+        for name, s, r, n in zip(CLASSES, score, real, n_true, strict=True)
+    }
 
 
 def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list[float]], list[float]]:

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from stages.arcs.calibration import Calibration, coverage
 from stages.arcs.model import ArcNet, ArcOutput, measured
 from stages.arcs.predict import load
-from stages.arcs.train import dihedral_centre, radius_weights
+from stages.arcs.train import radius_weights
 from stages.cache import Cached
 from stages.changes import one_band
 from stages.config import WEIGHTS_DIR
@@ -25,14 +25,6 @@ def ring(radius: float, start_deg: float, stop_deg: float, centre: tuple[float, 
     dx, dy = x - centre[0], y - centre[1]
     angle = np.degrees(np.arctan2(dy, dx)) % 360
     return ((np.abs(np.hypot(dx, dy) - radius) < 1.5) & (angle >= start_deg) & (angle < stop_deg)).astype(float)
-
-
-@pytest.mark.parametrize("k", range(8))
-def test_centres_move_with_the_pixels(k: int) -> None:
-    plane = torch.zeros(1, 80, 80)
-    plane[0, 21, 53] = 1  # y, x
-    moved = dihedral_centre(torch.tensor([[53.0, 21.0]]), k, 80)[0]
-    assert dihedral(plane, k)[0, int(moved[1]), int(moved[0])] == 1
 
 
 def scene(arc: np.ndarray, valid: bool = True) -> Cutout:

@@ -1,4 +1,4 @@
-"""Pictures for the detector and what its boxes mean."""
+"""Tiles for the detector and what its boxes mean."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from stages.config import WEIGHTS_DIR
-from stages.counter.detector import PSF_PIX, CounterConfig, build, detect, frame_of, picture
+from stages.counter.detector import PSF_PIX, CounterConfig, boxes_of, build, detect, frame_of, loss_of
 from stages.counter.evaluate import apart
-from stages.counter.pictures import true_boxes, write_pictures
 from stages.counter.predict import load
+from stages.counter.tiles import is_seen, tiles, true_boxes
 from stages.dataset import read_shards
+from stages.scaling import Frame, network_inputs
 from tests.counter.test_photometry import scene
 
 
@@ -20,25 +21,6 @@ def test_frame_spans_the_resolution_and_covers_the_cutout() -> None:
     assert 0.3 / frame.pixel_arcsec == pytest.approx(PSF_PIX)
     assert frame.size_pix % 32 == 0
     assert frame.size_pix * frame.pixel_arcsec >= 4.0
-
-
-def test_picture_places_a_point_where_origin_and_step_say() -> None:
-    cutout = scene([(24.0, 15.0, 400.0)])
-    shown, origin, step = picture(cutout, frame_of(cutout))
-    row, column = np.unravel_index(int(shown[..., 1].argmax()), shown.shape[:2])
-    np.testing.assert_allclose(origin + step * np.array([column, row]), [24, 15], atol=0.6)
-
-
-def test_invalid_pixels_are_shown_as_zero_and_no_others() -> None:
-    cutout = scene([(24.0, 15.0, 400.0)])
-    valid = cutout.valid.copy()
-    valid[:, :12] = False
-    shown, origin, step = picture(type(cutout)(**{**cutout.__dict__, "valid": valid}), frame_of(cutout))
-    native_row = origin[1] + step * np.arange(len(shown))
-    inside = (native_row > 13) & (native_row < 38)
-    middle = shown.shape[1] // 2
-    assert (shown[native_row < 11, middle] == 0).all()
-    assert (shown[inside, middle] > 0).all()
 
 
 def test_untrained_network_answers_for_every_size() -> None:
@@ -50,13 +32,50 @@ def test_untrained_network_answers_for_every_size() -> None:
     assert all(f.xy_pix.shape == (len(f.confidence), 2) for f in found)
 
 
-def test_pictures_on_disk_have_boxes_on_their_points(data_dir: Path, tmp_path: Path) -> None:
-    write_pictures(data_dir, tmp_path, CounterConfig(workers=1, plain_share=1.0))
-    labels = sorted((tmp_path / "labels" / "train").glob("*.txt"))
-    boxes = [line.split() for path in labels for line in path.read_text().splitlines()]
-    assert {b[0] for b in boxes} == {"0", "1"}
-    assert all(0 < float(v) < 1 for b in boxes for v in b[1:])
-    assert len(labels) == len(list((tmp_path / "images" / "train").glob("*.png")))
+def test_tiles_have_boxes_on_their_points(data_dir: Path, tmp_path: Path) -> None:
+    shown = tiles(data_dir, tmp_path, CounterConfig(workers=1, plain_share=1.0))
+    assert {float(b) for part in shown.values() for t in part for some in t.boxes for b in some[:, 0]} == {0.0, 1.0}
+    lit = []
+    for some in shown["train"]:
+        size = some.pixels.shape[-1]
+        pixels, boxes = some.batch(np.arange(len(some.boxes)))
+        assert (boxes[:, 2:4] > 0).all()
+        assert (boxes[:, 2:4] < size).all()
+        for k, kind, x, y, _ in boxes:
+            if kind == 0:
+                plane = pixels[int(k), :3].max(axis=0)
+                near = plane[max(int(y) - 2, 0) : int(y) + 4, max(int(x) - 2, 0) : int(x) + 4]
+                lit.append(near.max() > np.median(plane) + 0.1)
+    assert len(lit) > 3
+    assert np.mean(lit) > 0.9
+    assert tiles(tmp_path / "gone", tmp_path, CounterConfig())["train"][0].boxes[0].shape[1] == 4  # from disk
+
+
+def test_two_points_are_learned_by_heart_and_the_order_of_boxes_does_not_matter() -> None:
+    torch.manual_seed(0)
+    net = build(8).train()
+    seen = network_inputs([scene([(24.0, 15.0, 400.0), (14.0, 26.0, 300.0)])], Frame(96, 0.06))
+    pixels = torch.from_numpy(np.repeat(seen.pixels, 2, axis=0))
+    at = (np.array([[24.0, 15.0], [14.0, 26.0]]) - seen.origin_xy_pix[0]) / seen.step_pix[0]
+    rows = [[float(k), 0.0, *xy, 8.0] for k in (0, 1) for xy in at]
+    boxes = torch.tensor(rows, dtype=torch.float32)
+    first = loss_of(net, pixels, boxes)
+    torch.testing.assert_close(loss_of(net, pixels, boxes.flip(0)), first)
+    optimiser = torch.optim.AdamW(net.parameters(), 5e-3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss_of(net, pixels, boxes).backward()
+        optimiser.step()
+    (found, _) = boxes_of(net.eval(), pixels)
+    assert {int(np.argmin(np.hypot(*(at - xy).T))) for xy in found[:2, :2]} == {0, 1}
+    assert all(np.hypot(*(at - xy).T).min() < 1.5 for xy in found[:2, :2])
+
+
+def test_what_is_masked_or_outside_is_not_asked_for() -> None:
+    valid = np.ones((3, 20, 20), np.float32)
+    valid[:, 10:, :] = 0
+    xy = np.array([[5.0, 5.0], [5.0, 15.0], [0.2, 5.0], [25.0, 5.0]], np.float32)
+    np.testing.assert_array_equal(is_seen(xy, valid), [True, False, False, False])
 
 
 def test_true_boxes_merge_blends_and_leave_out_the_faint(data_dir: Path) -> None:
