@@ -101,12 +101,12 @@ def description(width: int) -> dict[str, Any]:
 def build(width: int) -> nn.Module:
     """The untrained network."""
     net: nn.Module = DetectionModel(description(width), ch=N_CHANNELS, nc=len(CLASSES), verbose=False)
-    net.args = get_cfg()  # type: ignore[assignment]  # gains of the loss
+    net.args = get_cfg()  # gains of the loss
     return net
 
 
 def frame_of(cutout: Cutout) -> Frame:
-    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field the cutout, up to 10 arcsec."""
+    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field up to 10 arcsec."""
     pixel = resolution_arcsec(cutout) / PSF_PIX
     width = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, _WIDEST_ARCSEC)
     size = int(np.ceil(width / pixel / _STRIDE)) * _STRIDE

@@ -13,7 +13,7 @@ from stages import weights as weight_files
 from stages.counter.detector import CounterConfig
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
-from stages.counter.train import MATCH_FWHM, PLAIN_EVERY, match_radius_pix, matched
+from stages.counter.train import MATCH_FWHM, match_radius_pix, matched
 from stages.dataset import shards_to_test
 from stages.records import FloatArray
 
@@ -41,11 +41,9 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     verdicts: dict[str, Counter[str]] = {}
     for shard, rows in shards_to_test(data_dir, card.data):
         truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
-        some = [j for j, (points, _) in enumerate(truths) if len(points) or rows[j] % PLAIN_EVERY == 0]
-        counts = predictor.predict([shard.cutouts[rows[j]] for j in some])
-        for j, count in zip(some, counts, strict=True):
-            points, deflector = truths[j]
-            radius = match_radius_pix(shard.cutouts[rows[j]])
+        counts = predictor.predict([shard.cutouts[k] for k in rows])
+        for k, (points, deflector), count in zip(rows, truths, counts, strict=True):
+            radius = match_radius_pix(shard.cutouts[k])
             good = matched(count.xy_pix, points, radius)
             real += zip(count.confidence.tolist(), good.tolist(), strict=True)
             hits += matched(points, count.xy_pix, radius).tolist()
@@ -58,7 +56,7 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
                 deflectors += 1
                 deflectors_found += bool(matched(count.deflector_xy_pix[None], deflector, 2 * radius)[0])
             if n > 1:
-                kind = f"{shard.truth['kind'].iloc[rows[j]]}_{n}"
+                kind = f"{shard.truth['kind'].iloc[k]}_{n}"
                 verdicts.setdefault(kind, Counter())[count.certificate.verdict] += 1
     right = sum(good for _, good in real)
     out: dict[str, float] = {"n_points": true_points}

@@ -24,7 +24,6 @@ from stages.weights import Card, save
 
 MATCH_FWHM = 0.5
 _CHECKED = 320  # held-out tiles of each size that a check looks at
-PLAIN_EVERY = 4  # of the held-out cutouts without points, one in this many is looked at
 
 
 def train(config: CounterConfig, data_dir: Path, out_dir: Path) -> Path:
@@ -125,8 +124,7 @@ def held_out(data_dir: Path, min_snr: float) -> Iterator[tuple[list[Cutout], lis
     for shard in read_shards(data_dir):
         rows = np.flatnonzero(parts_of(shard.truth) == "validation")
         truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
-        keep = [k for k, truth in enumerate(truths) if len(truth[0]) or rows[k] % PLAIN_EVERY == 0]
-        yield [shard.cutouts[rows[k]] for k in keep], [truths[k] for k in keep]
+        yield [shard.cutouts[k] for k in rows], truths
 
 
 def match_radius_pix(cutout: Cutout) -> float:
