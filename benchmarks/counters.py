@@ -35,7 +35,7 @@ from stages.config import WEIGHTS_DIR
 from stages.counter.evaluate import share
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
-from stages.counter.train import PLAIN_EVERY, match_radius_pix, matched
+from stages.counter.train import match_radius_pix, matched
 from stages.dataset import shards_to_test
 from stages.records import Cutout, FloatArray
 from stages.scaling import resolution_arcsec
@@ -98,10 +98,10 @@ def sample(data: Path, learned: dict[str, Any], limit: int) -> Iterator[tuple[Cu
     for shard, rows in shards_to_test(data, learned):
         for k in rows:
             row, cutout = shard.truth.iloc[k], shard.cutouts[k]
-            true, _ = true_boxes(row, cutout, MIN_SNR)
-            if (len(true) or k % PLAIN_EVERY == 0) and n < limit:
-                n += 1
-                yield cutout, true, row
+            if n == limit:
+                return
+            n += 1
+            yield cutout, true_boxes(row, cutout, MIN_SNR)[0], row
 
 
 def snr_of(row: pd.Series, xy: FloatArray) -> float:

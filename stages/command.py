@@ -20,7 +20,7 @@ from stages.weights import WeightsError
 def run(
     stage: str,
     config_class: type,
-    train: Callable[[Any, Path, Path], Path],
+    train: Callable[[Any, Path, Path, str], Path],
     evaluate: Callable[[Path, Path, str], dict[str, float]],
     load: Callable[[Path, str], Any],
     rows: Callable[[Any, Shard], list[dict[str, object]]],
@@ -40,7 +40,7 @@ def run(
         parser.error(f"{options.verb} needs --out: name a folder for what it writes")
     try:
         if options.verb == "train":
-            print(train(configuration.load(config_class, options.config), options.data, options.out))
+            print(train(configuration.load(config_class, options.config), options.data, options.out, options.device))
         elif options.verb == "evaluate":
             figures = evaluate(options.weights, options.data, options.device)
             print("\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))

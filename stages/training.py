@@ -41,6 +41,18 @@ class Schedule:
     patience: int = 0
 
 
+def device_of(net: nn.Module) -> torch.device:
+    """Where a network lies."""
+    return next(net.parameters(), torch.empty(0)).device
+
+
+def answer(net: nn.Module, *inputs: Tensor) -> Any:
+    """What a network that learns says, in bfloat16 and where it lies, of tensors from anywhere."""
+    device = device_of(net)
+    with torch.autocast(device.type, torch.bfloat16):
+        return net(*(tensor.to(device, non_blocking=True) for tensor in inputs))
+
+
 def fit(
     net: Net,
     loss_of: Callable[[Net, np.random.Generator, int], Tensor],
@@ -50,7 +62,7 @@ def fit(
     name: str,
     seed: int,
 ) -> Net:
-    """Train a network and return its exponential moving average.
+    """Train a network, where it lies, and return its exponential moving average on the CPU.
 
     `loss_of` draws a step's batch and returns its loss; `validate` returns figures of the averaged network after so
     many steps, first the one that early stopping watches (larger is better). A run that was stopped goes on from its
@@ -62,7 +74,7 @@ def fit(
     checkpoint, first = out / f"{name}.checkpoint", 0
     best: dict[str, Any] = {"figure": -math.inf, "average": average.state_dict(), "ago": 0}
     if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=False)
+        saved = torch.load(checkpoint, map_location=device_of(net), weights_only=False)
         net.load_state_dict(saved["net"])
         average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -97,7 +109,7 @@ def fit(
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
     if schedule.patience:
         average.load_state_dict(best["average"])
-    return average
+    return average.cpu()
 
 
 def _better(best: dict[str, Any], figure: float, average: nn.Module) -> dict[str, Any]:

@@ -31,7 +31,6 @@ class Predictor:
 
     net: nn.Module
     calibration: Calibration
-    device: str
 
     def predict(
         self, cutouts: Sequence[Cutout], centres_xy_pix: Sequence[FloatArray], chunk: int = 16
@@ -48,12 +47,8 @@ class Predictor:
         xy = np.array([_centre(c, centre) for c, centre in zip(cutouts, centres, strict=True)])
         on_grid = torch.from_numpy(((xy - seen.origin_xy_pix) / seen.step_pix[:, None]).astype(np.float32))
         pixels = torch.from_numpy(seen.pixels)
-        got = measured(
-            self.net,
-            pixels.to(self.device).contiguous(memory_format=torch.channels_last),
-            torch.from_numpy(seen.conditions).to(self.device),
-            on_grid.to(self.device),
-        )
+        shown = pixels.contiguous(memory_format=torch.channels_last)
+        got = measured(self.net, shown, torch.from_numpy(seen.conditions), on_grid)
         degrees, degrees_err = coverage(got.angles, how)
         score = 1 / (1 + np.exp(-(how.slope * got.score + how.offset)))
         polar = to_polar(torch.from_numpy(got.mask)[:, None], on_grid)[:, 0].double().numpy()
@@ -84,7 +79,7 @@ def load(path: Path, device: str = "cpu") -> Predictor:
     net = ArcNet(config.width, config.grid, config.subtract)
     net.load_state_dict(state)
     net.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Predictor(net, calibration, device)
+    return Predictor(net, calibration)
 
 
 def _light(pixels: Tensor, centre: Tensor, mask: FloatArray, step_pix: FloatArray) -> list[tuple[float, float, float]]:

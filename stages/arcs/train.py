@@ -19,7 +19,7 @@ from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
-from stages.training import blend, dihedral, dihedral_positions, fit
+from stages.training import answer, blend, dihedral, dihedral_positions, fit
 from stages.weights import Card, go_on, learned, load, save
 
 _RADIUS_SOFTNESS_PIX = 0.7  # of the target, so that neighbouring bins are not opposites
@@ -27,7 +27,7 @@ _CHECKED = 600  # held-out systems that a check looks at
 _RADIUS_WEIGHTS = (0.3, 3.0)  # limits of what a lens counts for the radius, rarer ones more
 
 
-def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
+def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu") -> Path:
     """Train on every data set below `data_dir`; returns the weights file `out_dir/arcs.safetensors`."""
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
     rows = usable(data, config)
@@ -48,7 +48,7 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path) -> Path:
         data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / "arcs"
     )
     net = fit(
-        fresh.to(memory_format=torch.channels_last),
+        fresh.to(memory_format=torch.channels_last).to(device),
         lambda n, rng, step: _loss(n, rng, step, data, rows[0], others, weight, config),
         lambda n, step: _check(n, step, data, validation, others, config), config.schedule, out_dir, "arcs",
         config.seed,
@@ -116,8 +116,7 @@ def _loss(
     valid = patches(pixels[:, N_SLOTS:], config.augmentation.patch_chance, rng)
     valid, conditions = drop(valid, conditions, config.augmentation, rng)
     pixels = torch.cat([refill(flux, valid), valid], 1).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        out: ArcOutput = net(pixels, conditions, centre)
+    out: ArcOutput = answer(net, pixels, conditions, centre).cpu()
     truth = data.truth.iloc[chosen]
     arc = torch.zeros(n)
     arc[: n // 2] = 1

@@ -26,7 +26,7 @@ from stages.classifier.predict import Predictor, load
 from stages.config import to_mapping
 from stages.dataset import DatasetError
 from stages.records import FloatArray
-from stages.training import fit
+from stages.training import answer, fit
 from stages.weights import load as load_state
 from stages.weights import save
 
@@ -96,9 +96,8 @@ def _loss(
     chosen = np.concatenate([rng.choice(maybe, n // 2), rng.choice(rows, n - n // 2)])
     pixels = torch.from_numpy(np.asarray(data.pixels[chosen], np.float32))
     pixels, conditions, _ = augment(pixels, torch.from_numpy(data.conditions[chosen]), config.augmentation, rng)
-    with torch.autocast("cpu", torch.bfloat16):
-        logit = net(pixels.contiguous(memory_format=torch.channels_last), conditions)
-    return F.binary_cross_entropy_with_logits(logit.float(), torch.from_numpy(answers[chosen].astype(np.float32)))
+    logit = answer(net, pixels.contiguous(memory_format=torch.channels_last), conditions)
+    return F.binary_cross_entropy_with_logits(logit.float().cpu(), torch.from_numpy(answers[chosen].astype(np.float32)))
 
 
 def _likeness(net: Classifier, data: Cached, rows: Rows, answers: FloatArray) -> dict[str, float]:

@@ -21,7 +21,7 @@ from stages.cache import Cached, batches
 from stages.deflector import without_deflector
 from stages.polar import to_polar
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS
-from stages.training import N_DIHEDRAL, dihedral
+from stages.training import N_DIHEDRAL, device_of, dihedral
 
 _TURNS = 4  # reflections as well cost twice the time and change no figure on real sky by more than its error
 
@@ -217,5 +217,6 @@ def logits_of(
         for part in batches(rows, 256):
             pixels = torch.from_numpy(np.asarray(data.pixels[part], np.float32))
             conditions = torch.from_numpy(data.conditions[part])
-            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(n_views)).numpy() / n_views)
+            pixels, conditions = (t.to(device_of(net)) for t in (pixels, conditions))
+            out.append(sum(net(dihedral(pixels, k), conditions) for k in range(n_views)).cpu().numpy() / n_views)
     return np.asarray(np.concatenate(out), np.float64)

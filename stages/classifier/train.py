@@ -21,7 +21,7 @@ from stages.classifier.networks import Classifier, build, logits_of
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
-from stages.training import fit, platt
+from stages.training import answer, fit, platt
 from stages.weights import Card, go_on, learned, load, save
 
 Rows = npt.NDArray[np.intp]
@@ -30,7 +30,7 @@ CALIBRATION = (
 )
 
 
-def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
+def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str = "cpu") -> Path:
     """Train on every data set below `data_dir`; returns the weights file `out_dir/classifier.safetensors`."""
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
     rows = usable(data, config)
@@ -51,7 +51,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
             data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / name
         )
         net = fit(
-            _begin(config, member), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
+            _begin(config, member).to(device), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
             partial(_check, data=unseen, rows=validation, others=others), config.schedule, out_dir, name,
             config.seed + member,
         )  # fmt: skip
@@ -123,9 +123,8 @@ def _loss(
     label = torch.zeros(n)
     label[:n_lens] = 1
     smooth = label * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
-    with torch.autocast("cpu", torch.bfloat16):
-        logit = net(pixels.contiguous(memory_format=torch.channels_last), conditions)
-    return focal(logit.float(), smooth, config.focal_gamma)
+    logit = answer(net, pixels.contiguous(memory_format=torch.channels_last), conditions)
+    return focal(logit.float().cpu(), smooth, config.focal_gamma)
 
 
 def focal(logit: Tensor, target: Tensor, gamma: float) -> Tensor:

@@ -26,7 +26,7 @@ from ultralytics.utils.nms import non_max_suppression
 from stages.augment import Augmentation
 from stages.records import Cutout, FloatArray
 from stages.scaling import N_CHANNELS, Frame, network_inputs, resolution_arcsec
-from stages.training import Schedule
+from stages.training import Schedule, answer, device_of
 
 settings.update({"sync": False})
 
@@ -133,7 +133,7 @@ def detect(net: nn.Module, cutouts: Sequence[Cutout], device: str = "cpu", chunk
 def boxes_of(net: nn.Module, pixels: Tensor) -> list[npt.NDArray[np.float64]]:
     """What the network finds in each of N planes (N, 6, S, S): rows of x, y in pixels, raw confidence and class."""
     with torch.inference_mode():
-        raw = net(pixels)
+        raw = net(pixels.to(device_of(net)))
         raw = raw[0] if isinstance(raw, (tuple, list)) else raw
         kept = non_max_suppression(raw, _MIN_CONFIDENCE, _NMS_OVERLAP, max_det=30, nc=len(CLASSES))
     corners = [k.double().cpu().numpy() for k in kept]  # ultralytics counts from the first pixel's outer edge
@@ -142,12 +142,10 @@ def boxes_of(net: nn.Module, pixels: Tensor) -> list[npt.NDArray[np.float64]]:
 
 def loss_of(net: Any, pixels: Tensor, boxes: Tensor) -> Tensor:
     """Loss of a batch (N, 6, S, S); its boxes (M, 5): index in the batch, class, x, y and side in pixels."""
-    boxes = boxes[boxes[:, 0].argsort(stable=True)]
+    boxes = boxes[boxes[:, 0].argsort(stable=True)].to(device_of(net))
     sides = boxes[:, 4:].expand(-1, 2)
     truth = {"batch_idx": boxes[:, 0], "cls": boxes[:, 1:2]}
     truth |= {"img": pixels, "bboxes": torch.cat([boxes[:, 2:4] + 0.5, sides], 1) / pixels.shape[-1]}
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = net(pixels)
-    answer = {k: v.float() if isinstance(v, Tensor) else [f.float() for f in v] for k, v in answer.items()}
-    total: Tensor = net.loss(truth, answer)[0].sum() / len(pixels)
+    said = {k: v.float() if isinstance(v, Tensor) else [f.float() for f in v] for k, v in answer(net, pixels).items()}
+    total: Tensor = net.loss(truth, said)[0].sum() / len(pixels)
     return total

@@ -26,14 +26,14 @@ MATCH_FWHM = 0.5
 _CHECKED = 320  # held-out tiles of each size that a check looks at
 
 
-def train(config: CounterConfig, data_dir: Path, out_dir: Path) -> Path:
+def train(config: CounterConfig, data_dir: Path, out_dir: Path, device: str = "cpu") -> Path:
     """Train on every data set below `data_dir`; returns the weights file `out_dir/counter.safetensors`."""
     shown = tiles(data_dir, out_dir / "tiles", config)
     if not all(any(len(b) for t in shown[part] for b in t.boxes) for part in shown):
         raise DatasetError(f"{data_dir}: too few points to learn from. Simulate more with sim/generate.py.")
     torch.manual_seed(config.seed)
     net = fit(
-        build(config.width).to(memory_format=torch.channels_last),
+        build(config.width).to(memory_format=torch.channels_last).to(device),
         lambda n, rng, step: _loss(n, rng, shown["train"], config),
         lambda n, step: _check(n, shown["validation"]), config.schedule, out_dir, "counter", config.seed,
     )  # fmt: skip

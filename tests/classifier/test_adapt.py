@@ -117,7 +117,7 @@ def test_networks_that_forget_are_refused(
     wild = replace(settings(request_).schedule, steps=3, learning_rate=1.0, warmup_steps=1, ema=0.0)
     monkeypatch.setattr(module, "train", lambda config, *a: train(replace(config, schedule=wild), *a))
     path, check = adapt(request_, made_already)
-    assert check.after["auroc"] < check.before["auroc"]
+    assert check.faults()
     assert path.name == "classifier-refused.safetensors"
     assert not (request_.out / "classifier.safetensors").exists()
     assert load_card(path).metrics["held_out_sky"]["refused"]
