@@ -49,7 +49,10 @@ def tiles(data_dir: Path, out_dir: Path, config: CounterConfig) -> dict[str, lis
 
 
 def true_boxes(row: pd.Series, cutout: Cutout, min_snr: float) -> tuple[FloatArray, FloatArray]:
-    """Positions (n, 2) in cutout pixels of the points that can be told apart, brightest first, and of the deflector."""
+    """Positions (n, 2) in cutout pixels of the points that can be told apart, brightest first, and of the deflector.
+
+    A deflector under one of the points is none that can be told from it: a star's or a quasar's own place.
+    """
     fwhm_pix = resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
     points = native_positions(row["point_x_pix"], row["point_y_pix"])
     snr = np.asarray(row["point_snr"], float)
@@ -58,8 +61,9 @@ def true_boxes(row: pd.Series, cutout: Cutout, min_snr: float) -> tuple[FloatArr
         apart = all(np.hypot(*(points[k] - other)) > _BLEND_FWHM * fwhm_pix for other in kept)
         if snr[k] >= min_snr and apart:
             kept.append(points[k])
-    deflector = np.array([[row["deflector_x_pix"], row["deflector_y_pix"]]], float)
-    return np.array(kept).reshape(-1, 2), deflector[np.isfinite(deflector).all(axis=1)]
+    deflector = np.array([row["deflector_x_pix"], row["deflector_y_pix"]], float)
+    seen = np.isfinite(deflector).all() and all(np.hypot(*(deflector - p)) > _BLEND_FWHM * fwhm_pix for p in kept)
+    return np.array(kept).reshape(-1, 2), deflector[None] if seen else np.empty((0, 2))
 
 
 def _write(data_dir: Path, out_dir: Path, config: CounterConfig, sizes: tuple[int, ...]) -> None:

@@ -51,7 +51,7 @@ def train(config: CounterConfig, data_dir: Path, out_dir: Path, device: str = "c
 
 
 def _loss(net: nn.Module, rng: np.random.Generator, shown: list[Tiles], config: CounterConfig) -> Tensor:
-    """Loss of a batch of tiles of one size, altered: turned, of another depth, masked, a band less."""
+    """Loss of a batch of tiles of one size, altered: turned, moved, of another depth, masked, a band less."""
     largest = max(t.pixels.shape[-1] for t in shown)
     copies = [(largest // t.pixels.shape[-1]) ** 2 for t in shown]  # tiles in the place of one of the largest
     share = np.array([len(t.boxes) / n for t, n in zip(shown, copies, strict=True)])
@@ -61,6 +61,7 @@ def _loss(net: nn.Module, rng: np.random.Generator, shown: list[Tiles], config: 
     size, turn = planes.shape[-1], int(rng.integers(N_DIHEDRAL))
     boxes[:, 2:4] = dihedral_positions(boxes[:, 2:4], turn, size)
     planes = dihedral(planes, turn)
+    planes, boxes = shifted(planes, boxes, rng.integers(-(size // 12), size // 12 + 1, 2))
     flux = photometric(planes[:, :N_SLOTS], config.augmentation, rng)
     valid = patches(planes[:, N_SLOTS:], config.augmentation.patch_chance, rng)
     valid, _ = drop(valid, torch.zeros(n, N_CONDITIONS), config.augmentation, rng)
@@ -68,6 +69,17 @@ def _loss(net: nn.Module, rng: np.random.Generator, shown: list[Tiles], config: 
     here = [boxes[boxes[:, 0] == j] for j in range(n)]
     here = [b[torch.from_numpy(is_seen(b[:, 2:4].numpy(), v.numpy()))] for b, v in zip(here, valid, strict=True)]
     return loss_of(net, planes, torch.cat(here))
+
+
+def shifted(planes: Tensor, boxes: Tensor, by_xy: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Planes (N, C, S, S) and their boxes (M, 5) moved by whole pixels; what comes in from outside is 0, invalid."""
+    x, y = (int(v) for v in by_xy)
+    out = torch.roll(planes, (y, x), (2, 3))
+    for axis, moved in ((2, y), (3, x)):
+        out.narrow(axis, 0 if moved > 0 else out.shape[axis] + moved, abs(moved)).zero_()
+    boxes = boxes.clone()
+    boxes[:, 2:4] += torch.tensor([x, y], dtype=boxes.dtype)
+    return out, boxes
 
 
 def _check(net: nn.Module, shown: list[Tiles]) -> dict[str, float]:

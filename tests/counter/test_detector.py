@@ -11,6 +11,7 @@ from stages.counter.detector import PSF_PIX, CounterConfig, boxes_of, build, det
 from stages.counter.evaluate import apart
 from stages.counter.predict import load
 from stages.counter.tiles import is_seen, tiles, true_boxes
+from stages.counter.train import shifted
 from stages.dataset import read_shards
 from stages.scaling import Frame, network_inputs
 from tests.counter.test_photometry import scene
@@ -69,6 +70,19 @@ def test_two_points_are_learned_by_heart_and_the_order_of_boxes_does_not_matter(
     (found, _) = boxes_of(net.eval(), pixels)
     assert {int(np.argmin(np.hypot(*(at - xy).T))) for xy in found[:2, :2]} == {0, 1}
     assert all(np.hypot(*(at - xy).T).min() < 1.5 for xy in found[:2, :2])
+
+
+def test_boxes_move_with_their_tiles() -> None:
+    planes = torch.zeros(1, 6, 30, 30)
+    planes[0, :, 20, 12] = 1  # y, x
+    moved, boxes = shifted(planes + 0, torch.tensor([[0.0, 0.0, 12.0, 20.0, 8.0]]), np.array([-3, 5]))
+    _, _, x, y, side = boxes[0].tolist()
+    assert side == 8
+    assert moved[0, :, int(y), int(x)].tolist() == [1.0] * 6
+    whole, _ = shifted(torch.ones(1, 6, 30, 30), boxes, np.array([4, -2]))
+    assert (whole[..., :4] == 0).all()
+    assert (whole[..., -2:, :] == 0).all()
+    assert (whole[..., :-2, 4:] == 1).all()
 
 
 def test_what_is_masked_or_outside_is_not_asked_for() -> None:
