@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stages.config import WEIGHTS_DIR
 from stages.counter.evaluate import share
 from stages.counter.photometry import Photometry, measure
-from stages.counter.predict import Predictor, count, load
+from stages.counter.predict import LENS_VERDICTS, Predictor, count, load
 from stages.counter.psf import psf_of
 from stages.dataset import native_positions, shards_to_test
 from stages.ingest import IngestOptions, Survey
@@ -42,7 +42,6 @@ from stages.weights import load_card
 NEAR_FWHM = 0.5
 SURE = 0.9
 SNR_EDGES = (5.0, 10.0, 30.0, 1e9)
-LENS_VERDICTS = ("supports", "possible")
 
 
 def main() -> int:

@@ -24,8 +24,11 @@ from stages.counter.train import logit
 from stages.records import ArcScore, Certificate, Cutout, FloatArray, ImageCount
 from stages.scaling import resolution_arcsec
 
+LENS_VERDICTS = ("supports", "possible")
 CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
 _MIN_CONFIDENCE = 0.5
+_DOUBTFUL = 0.2  # confidence from which a detection counts where it speaks for a lens more than against itself
+_MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
 _SAME_FWHM = 0.35  # after refinement, detections this near are one
 _IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")
 
@@ -51,8 +54,24 @@ class Predictor:
     def _count(self, cutout: Cutout, found: Detections) -> ImageCount:
         slope, offset = self.calibration[found.kind].T
         confidence = 1 / (1 + np.exp(-(slope * logit(found.confidence) + offset)))
-        image = (found.kind == _IMAGE) & (confidence >= _MIN_CONFIDENCE)
-        return count(cutout, found.xy_pix[image], confidence[image], *_deflector(found, confidence, cutout), self.prior)
+        deflector, trust = _deflector(found, confidence, cutout)
+        image = np.flatnonzero((found.kind == _IMAGE) & (confidence >= _DOUBTFUL))
+        apart = _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
+        image = image[distinct(found.xy_pix[image], confidence[image], apart)]
+        n_sure = int((confidence[image] >= _MIN_CONFIDENCE).sum())
+        best = count(cutout, found.xy_pix[image[:n_sure]], confidence[image[:n_sure]], deflector, trust, self.prior)
+        best_odds = _odds(best.certificate)
+        for n in range(max(n_sure + 1, 3), min(len(image), _MOST_IMAGES) + 1):
+            more = count(cutout, found.xy_pix[image[:n]], confidence[image[:n]], deflector, trust, self.prior)
+            odds = _odds(more.certificate) + float(logit(confidence[image[n_sure:n]]).sum())
+            if len(more.xy_pix) > len(best.xy_pix) and more.certificate.verdict in LENS_VERDICTS and odds > best_odds:
+                best, best_odds = more, odds
+        return best
+
+
+def _odds(certificate: Certificate) -> float:
+    """Log Bayes factor of a lens against chance, 0 where nothing was judged."""
+    return float(np.nan_to_num(certificate.log_bayes_factor))
 
 
 def load(path: Path, device: str = "cpu", prior: TheoremConfig | None = None) -> Predictor:

@@ -1,5 +1,6 @@
 """Tiles for the detector and what its boxes mean."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 
 from stages.config import WEIGHTS_DIR
-from stages.counter.detector import PSF_PIX, CounterConfig, boxes_of, build, detect, frame_of, loss_of
+from stages.counter.detector import PSF_PIX, CounterConfig, Detections, boxes_of, build, detect, frame_of, loss_of
 from stages.counter.evaluate import apart
-from stages.counter.predict import load
+from stages.counter.predict import Predictor, load
 from stages.counter.tiles import is_seen, tiles, true_boxes
 from stages.counter.train import shifted
 from stages.dataset import read_shards
+from stages.records import Cutout
 from stages.scaling import Frame, network_inputs
 from tests.counter.test_photometry import scene
 
@@ -117,3 +119,27 @@ def test_pairs_are_told_by_their_distance() -> None:
     assert apart(np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]]), 4.0) == "close"
     assert apart(np.array([[0.0, 0.0], [2.0, 0.0]]), 4.0) == "merged"
     assert apart(np.empty((0, 2)), 4.0) == "clear"
+
+
+def found_with(confidences: list[float]) -> tuple[Predictor, Cutout, Detections]:
+    """A predictor whose confidences are the raw ones, and a plain quad with a detection on each image."""
+    truth = np.array([[11.0, 19.0], [28.0, 21.0], [20.0, 10.0], [19.0, 29.5]])
+    cutout = scene([(x, y, 60.0) for x, y in truth])
+    found = Detections(truth[: len(confidences)], np.array(confidences), np.zeros(len(confidences), np.int64))
+    return Predictor(build(8), np.array([[1.0, 0.0], [1.0, 0.0]]), "cpu"), cutout, found
+
+
+def test_a_doubtful_detection_counts_where_it_makes_a_quad() -> None:
+    predictor, cutout, found = found_with([0.9, 0.8, 0.7, 0.35])
+    assert len(predictor._count(cutout, found).xy_pix) == 4
+    weak = replace(found, confidence=np.array([0.9, 0.8, 0.7, 0.1]))
+    assert 0.1 not in predictor._count(cutout, weak).confidence
+
+
+def test_a_doubtful_detection_that_fits_no_lens_does_not_count() -> None:
+    predictor, cutout, found = found_with([0.9, 0.8, 0.7, 0.6])
+    there = np.vstack([found.xy_pix, [[36.0, 36.0]]])
+    more = Detections(there, np.array([0.9, 0.8, 0.7, 0.6, 0.3]), np.zeros(5, np.int64))
+    count = predictor._count(cutout, more)
+    assert len(count.xy_pix) == 4
+    assert np.hypot(*(count.xy_pix - there[4]).T).min() > 3
