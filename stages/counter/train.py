@@ -38,10 +38,13 @@ def train(config: CounterConfig, data_dir: Path, out_dir: Path, device: str = "c
         lambda n, step: _check(n, shown["validation"]), config.schedule, out_dir, "counter", config.seed,
     )  # fmt: skip
     state = {key: value.float() for key, value in net.state_dict().items()}
-    calibration, resolution = calibrate(net, data_dir, config.min_snr)
+    part = None if config.calibration else "validation"
+    calibration, resolution = calibrate(net, Path(config.calibration or data_dir), part, config.min_snr)
     state["calibration"] = torch.tensor(calibration, dtype=torch.float64)
+    data = fingerprint(data_dir) | (fingerprint(Path(config.calibration)) if config.calibration else {})
     card = Card(
-        "counter", "2", to_mapping(config), {"resolution_arcsec": resolution, "bands": [1, 3]}, fingerprint(data_dir),
+        "counter", "2", to_mapping(config) | {"calibration": Path(config.calibration).name},
+        {"resolution_arcsec": resolution, "bands": [1, 3]}, data,
         {"calibration_slope_offset": dict(zip(CLASSES, calibration, strict=True))},
         "Confidences are calibrated on held-out simulations: the share of detections that are real.",
     )  # fmt: skip
@@ -104,7 +107,9 @@ def _check(net: nn.Module, shown: list[Tiles]) -> dict[str, float]:
     }
 
 
-def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list[float]], list[float]]:
+def calibrate(
+    net: nn.Module, data_dir: Path, part: str | None, min_snr: float
+) -> tuple[list[list[float]], list[float]]:
     """Slope and offset per class that turn the logit of a raw confidence into a probability of being real.
 
     Also the range of resolution, in arcsec, of the held-out cutouts.
@@ -112,7 +117,7 @@ def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list
     score: list[list[float]] = [[], []]
     real: list[list[bool]] = [[], []]
     seen: list[float] = []
-    for cutouts, truths in held_out(data_dir, min_snr):
+    for cutouts, truths in held_out(data_dir, part, min_snr):
         seen += [resolution_arcsec(c) for c in cutouts]
         for cutout, truth, found in zip(cutouts, truths, detect(net, cutouts), strict=True):
             for kind in range(len(CLASSES)):
@@ -131,10 +136,12 @@ def calibrate(net: nn.Module, data_dir: Path, min_snr: float) -> tuple[list[list
     return fits, [round(min(seen), 3), round(max(seen), 3)]
 
 
-def held_out(data_dir: Path, min_snr: float) -> Iterator[tuple[list[Cutout], list[tuple[FloatArray, FloatArray]]]]:
-    """Validation cutouts, shard by shard, with the true positions of points and of the deflector."""
+def held_out(
+    data_dir: Path, part: str | None, min_snr: float
+) -> Iterator[tuple[list[Cutout], list[tuple[FloatArray, FloatArray]]]]:
+    """Cutouts of a part (None: of all), shard by shard, with the true positions of points and of the deflector."""
     for shard in read_shards(data_dir):
-        rows = np.flatnonzero(parts_of(shard.truth) == "validation")
+        rows = np.flatnonzero((parts_of(shard.truth) == part) | (part is None))
         truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
         yield [shard.cutouts[k] for k in rows], truths
 
