@@ -18,7 +18,7 @@ from stages.dataset import shards_to_test
 from stages.records import FloatArray
 
 MANY = 5  # so many points or more are counted together
-CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
+CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
 _CLOSE_FWHM = 0.7
 
 
