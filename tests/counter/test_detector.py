@@ -130,16 +130,16 @@ def found_with(confidences: list[float]) -> tuple[Predictor, Cutout, Detections]
 
 
 def test_a_doubtful_detection_counts_where_it_makes_a_quad() -> None:
-    predictor, cutout, found = found_with([0.9, 0.8, 0.7, 0.35])
+    predictor, cutout, found = found_with([0.9, 0.8, 0.7, 0.25])
     assert len(predictor._count(cutout, found).xy_pix) == 4
-    weak = replace(found, confidence=np.array([0.9, 0.8, 0.7, 0.1]))
-    assert 0.1 not in predictor._count(cutout, weak).confidence
+    weak = replace(found, confidence=np.array([0.9, 0.8, 0.7, 0.05]))
+    assert 0.05 not in predictor._count(cutout, weak).confidence
 
 
 def test_a_doubtful_detection_that_fits_no_lens_does_not_count() -> None:
     predictor, cutout, found = found_with([0.9, 0.8, 0.7, 0.6])
     there = np.vstack([found.xy_pix, [[36.0, 36.0]]])
-    more = Detections(there, np.array([0.9, 0.8, 0.7, 0.6, 0.3]), np.zeros(5, np.int64))
+    more = Detections(there, np.array([0.9, 0.8, 0.7, 0.6, 0.2]), np.zeros(5, np.int64))
     count = predictor._count(cutout, more)
     assert len(count.xy_pix) == 4
     assert np.hypot(*(count.xy_pix - there[4]).T).min() > 3
