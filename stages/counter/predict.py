@@ -27,7 +27,7 @@ from stages.scaling import resolution_arcsec
 LENS_VERDICTS = ("supports", "possible")
 CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
 _MIN_CONFIDENCE = 0.3  # of an image: where exact counts of none, one and several are best together
-_MIN_DEFLECTOR = 0.25
+_MIN_DEFLECTOR = 0.15
 _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for a lens more than against itself
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
 _SAME_FWHM = 0.35  # after refinement, detections this near are one
@@ -163,7 +163,17 @@ def distinct(xy: FloatArray, confidence: FloatArray, radius: float) -> npt.NDArr
 
 def _deflector(found: Detections, confidence: FloatArray, cutout: Cutout) -> tuple[FloatArray, float]:
     """Position and confidence of the likeliest deflector, NaN where there is none."""
-    rows = np.flatnonzero((found.kind == _DEFLECTOR) & (confidence >= _MIN_DEFLECTOR))
+    images = np.flatnonzero(found.kind == _IMAGE)
+    near = _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
+    rows = np.array(
+        [
+            k for k in np.flatnonzero((found.kind == _DEFLECTOR) & (confidence >= _MIN_DEFLECTOR))
+            if not (  # an image's place is no deflector's
+                (np.hypot(*(found.xy_pix[images] - found.xy_pix[k]).T) < near) & (confidence[images] >= confidence[k])
+            ).any()
+        ],
+        np.intp,
+    )  # fmt: skip
     if not len(rows):
         return np.full(2, np.nan), float("nan")
     away = np.hypot(*(found.xy_pix[rows] - cutout.xy_pix).T) * cutout.pixel_scale_arcsec
