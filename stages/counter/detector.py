@@ -48,6 +48,7 @@ class CounterConfig:
     min_snr : points below are not asked for; plain_share : share of the cutouts without any point that are trained on.
     calibration : folder of data sets in the proportions that confidences are to be right for, such as those of
     configs/sim.yaml; all of their systems calibrate, instead of those held out from the training data.
+    Of `augmentation` what changes light and validity is used; tiles are turned and moved besides.
     A step's batch is `schedule.batch_size` of a sharp survey's tiles, or four times as many of the half-size ones.
     """
 
@@ -116,7 +117,7 @@ def frame_of(cutout: Cutout) -> Frame:
     return Frame(int(np.clip(size, 2 * _STRIDE, _LARGEST_PIX)), pixel)
 
 
-def detect(net: nn.Module, cutouts: Sequence[Cutout], device: str = "cpu", chunk: int = 32) -> list[Detections]:
+def detect(net: nn.Module, cutouts: Sequence[Cutout], chunk: int = 32) -> list[Detections]:
     """Run the network on cutouts of any sizes."""
     out: dict[int, Detections] = {}
     frames = [frame_of(c) for c in cutouts]
@@ -125,7 +126,7 @@ def detect(net: nn.Module, cutouts: Sequence[Cutout], device: str = "cpu", chunk
         for start in range(0, len(members), chunk):
             part = members[start : start + chunk]
             seen = [network_inputs([cutouts[k]], frames[k]) for k in part]
-            boxes = boxes_of(net, torch.from_numpy(np.concatenate([s.pixels for s in seen])).to(device))
+            boxes = boxes_of(net, torch.from_numpy(np.concatenate([s.pixels for s in seen])))
             for k, found, this in zip(part, boxes, seen, strict=True):
                 out[k] = Detections(
                     this.origin_xy_pix[0] + this.step_pix[0] * found[:, :2], found[:, 2], found[:, 3].astype(np.int64)

@@ -26,7 +26,7 @@ from stages.scaling import resolution_arcsec
 
 LENS_VERDICTS = ("supports", "possible")
 CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
-_MIN_CONFIDENCE = 0.3  # of an image: where exact counts of none, one and several are best together
+_MIN_CONFIDENCE = 0.3  # of an image; exact counts of none, one and several points change little nearby
 _MIN_DEFLECTOR = 0.15
 _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for a lens more than against itself
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
@@ -36,16 +36,15 @@ _IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Trained stage 2 on a device; `calibration` (2, 2) is slope and offset by class, `prior` the theorem's beliefs."""
+    """Trained stage 2; `calibration` (2, 2) is slope and offset by class, `prior` the theorem's beliefs."""
 
     net: nn.Module
     calibration: FloatArray
-    device: str
     prior: TheoremConfig = field(default_factory=TheoremConfig)
 
     def predict(self, cutouts: Sequence[Cutout]) -> list[ImageCount]:
         """Count the point-like images of N cutouts and ask whether a lens makes them."""
-        found = detect(self.net, cutouts, self.device) if len(cutouts) else []
+        found = detect(self.net, cutouts) if len(cutouts) else []
         return [self._count(cutout, detections) for cutout, detections in zip(cutouts, found, strict=True)]
 
     def certify_arcs(self, cutout: Cutout, count: ImageCount, arc: ArcScore) -> tuple[Certificate, FloatArray]:
@@ -82,7 +81,7 @@ def load(path: Path, device: str = "cpu", prior: TheoremConfig | None = None) ->
     calibration = state.pop("calibration").numpy().astype(float)
     net: Any = build(config.width)  # of ultralytics, which has no types
     net.load_state_dict(state)
-    return Predictor(net.fuse().eval().to(device), calibration, device, prior or TheoremConfig())
+    return Predictor(net.fuse().eval().to(device), calibration, prior or TheoremConfig())
 
 
 def count(
@@ -165,15 +164,9 @@ def _deflector(found: Detections, confidence: FloatArray, cutout: Cutout) -> tup
     """Position and confidence of the likeliest deflector, NaN where there is none."""
     images = np.flatnonzero(found.kind == _IMAGE)
     near = _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
-    rows = np.array(
-        [
-            k for k in np.flatnonzero((found.kind == _DEFLECTOR) & (confidence >= _MIN_DEFLECTOR))
-            if not (  # an image's place is no deflector's
-                (np.hypot(*(found.xy_pix[images] - found.xy_pix[k]).T) < near) & (confidence[images] >= confidence[k])
-            ).any()
-        ],
-        np.intp,
-    )  # fmt: skip
+    distance = np.hypot(*(found.xy_pix[:, None] - found.xy_pix[None, images]).transpose(2, 0, 1))
+    is_image = ((distance < near) & (confidence[images] >= confidence[:, None])).any(axis=1)
+    rows = np.flatnonzero((found.kind == _DEFLECTOR) & (confidence >= _MIN_DEFLECTOR) & ~is_image)
     if not len(rows):
         return np.full(2, np.nan), float("nan")
     away = np.hypot(*(found.xy_pix[rows] - cutout.xy_pix).T) * cutout.pixel_scale_arcsec

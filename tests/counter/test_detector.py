@@ -126,7 +126,7 @@ def found_with(confidences: list[float]) -> tuple[Predictor, Cutout, Detections]
     truth = np.array([[11.0, 19.0], [28.0, 21.0], [20.0, 10.0], [19.0, 29.5]])
     cutout = scene([(x, y, 60.0) for x, y in truth])
     found = Detections(truth[: len(confidences)], np.array(confidences), np.zeros(len(confidences), np.int64))
-    return Predictor(build(8), np.array([[1.0, 0.0], [1.0, 0.0]]), "cpu"), cutout, found
+    return Predictor(build(8), np.array([[1.0, 0.0], [1.0, 0.0]])), cutout, found
 
 
 def test_a_doubtful_detection_counts_where_it_makes_a_quad() -> None:
