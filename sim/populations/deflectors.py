@@ -172,7 +172,7 @@ def _made(
     if kind == "disc":
         light = list(disc_type(rng, photometry, z, dispersion))
     theta_e = float(einstein_radius_arcsec(dispersion * np.exp(_MASS_SCATTER * rng.normal()), z, z_source))
-    halo = rng.uniform(1.0, 1.7) if kind == "group" else 1.0  # the group's halo within the Einstein radius
+    halo = rng.uniform(*prior.group_halo) if kind == "group" else 1.0
     main = _power_law(rng, prior, light[0], min(theta_e * halo, 1.5 * prior.theta_e_arcsec[1]), kind == "disc")
     parts: list[PowerLaw | Subhalo] = [main]
     for satellite, x, y in _companions(rng, kind, dispersion, z):

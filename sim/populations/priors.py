@@ -45,6 +45,8 @@ class Population:
     follow from velocity dispersion function, volume, cross-section and source counts (`sim.populations.deflectors`).
     disc_fraction, group_fraction, pair_fraction : shares of lenses; the others are single early types. Discs: Turner,
     Ostriker & Gott (1984), Moeller et al. (2007); groups: Oguri (2006), Treu et al. (2009).
+    group_halo : by how much a group's halo widens the Einstein radius of its main galaxy; groups with arcs beyond 3
+    arcsec need 2 and more (More et al. 2012).
     slope_mean, slope_sigma : three-dimensional slope of the mass (Auger et al. 2010).
     core_arcsec, core_sigma_ln : median and logarithmic scatter of the radius of the uniform core.
     misalignment_deg, axis_ratio_sigma : scatter of mass about light (Koopmans et al. 2006; Bolton et al. 2008).
@@ -68,6 +70,7 @@ class Population:
     disc_fraction: float = 0.10
     group_fraction: float = 0.18
     pair_fraction: float = 0.04
+    group_halo: Range = (1.0, 1.7)
     slope_mean: float = 2.08
     slope_sigma: float = 0.16
     core_arcsec: float = 0.02
@@ -165,6 +168,8 @@ def _number_faults(p: Population) -> list[str]:
     for name, (low, high) in limits.items():
         if not low <= getattr(p, name) <= high:
             faults.append(f"{name} {getattr(p, name)}: expected {low} to {high}")
+    if p.group_halo[0] < 1:
+        faults.append(f"group_halo {list(p.group_halo)}: expected 1 or more")
     if p.theta_e_arcsec[0] < 0.1:
         faults.append(f"theta_e_arcsec {list(p.theta_e_arcsec)}: expected 0.1 arcsec or more")
     return faults

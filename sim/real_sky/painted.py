@@ -34,7 +34,9 @@ def painted_deflector(
     """
     z, dispersion = mass.draw(rng, power=4.0)
     z_source = source_redshift(rng, photometry, prior, z)
-    theta_e = float(np.clip(einstein_radius_arcsec(dispersion, z, z_source), 0.1, 1.5 * prior.theta_e_arcsec[1]))
+    kind = "group" if rng.random() < prior.group_fraction else "early"
+    halo = rng.uniform(*prior.group_halo) if kind == "group" else 1.0
+    theta_e = float(np.clip(halo * einstein_radius_arcsec(dispersion, z, z_source), 0.1, 1.5 * prior.theta_e_arcsec[1]))
     freedom = min(0.3 / max(1 - q, 0.1), 3.0)  # round galaxies' masses turn freely
     main = PowerLaw(
         theta_e,
@@ -44,7 +46,7 @@ def painted_deflector(
         core=min(float(prior.core_arcsec * np.exp(prior.core_sigma_ln * rng.normal())), 0.2 * theta_e),
     )
     shear, foreground = _shear(rng, prior.shear_sigma), _shear(rng, prior.foreground_shear_sigma)
-    return Deflector(Lens((main,), *shear, *foreground), (), z, z_source, dispersion, "early")
+    return Deflector(Lens((main,), *shear, *foreground), (), z, z_source, dispersion, kind)
 
 
 def _shear(rng: np.random.Generator, sigma: float) -> tuple[float, float]:

@@ -341,6 +341,19 @@ def test_drawn_deflectors_lens_as_their_light_says_and_lie_at_the_galaxy(backgro
     assert abs(np.mean(np.exp(2j * turn))) > 0.5
 
 
+def test_a_real_galaxy_may_be_the_middle_of_a_group(backgrounds):
+    rng = np.random.default_rng(0)
+    view = backgrounds.view(rng, 0)
+    prior = Population(group_fraction=0.5, group_halo=(2.0, 3.0), theta_e_arcsec=(0.3, 20.0))
+    drawn = [view.draw_deflector(rng, prior) for _ in range(200)]
+    alone = [einstein_radius_arcsec(d.velocity_dispersion_km_s, d.z, d.z_source) for d in drawn]
+    ratio = np.array([d.mass.theta_e for d in drawn]) / alone
+    in_group = np.array([d.kind == "group" for d in drawn])
+    assert 70 < in_group.sum() < 130
+    assert np.all((ratio[in_group] > 2) & (ratio[in_group] < 3))
+    assert ratio[~in_group] == pytest.approx(1.0)
+
+
 def test_painted_negatives_can_be_seen_and_are_not_lensed(backgrounds):
     rng = np.random.default_rng(1)
     snr = []

@@ -68,6 +68,17 @@ def test_an_einstein_radius_is_that_of_its_dispersion(photometry):
     assert ratio.std() == pytest.approx(0.10, abs=0.02)  # 5% in dispersion
 
 
+def test_a_groups_halo_widens_its_einstein_radius_by_the_asked_factor(photometry):
+    prior = Population(disc_fraction=0.0, group_fraction=1.0, pair_fraction=0.0, group_halo=(2.0, 3.0))
+    drawn = [deflector(rng(k), photometry, prior) for k in range(300)]
+    sis = [einstein_radius_arcsec(d.velocity_dispersion_km_s, d.z, d.z_source) for d in drawn]
+    ratio = np.array([d.mass.theta_e for d in drawn]) / sis
+    assert np.median(ratio) == pytest.approx(2.5, abs=0.08)
+    assert ratio.std() == pytest.approx(np.hypot(1 / 12**0.5, 2.5 * 0.10), abs=0.06)
+    with pytest.raises(ValueError, match="group_halo"):
+        Population(group_halo=(0.5, 1.5))
+
+
 def test_dispersions_of_lenses_follow_the_dispersion_function_times_the_cross_section(photometry):
     """At fixed redshifts the mean of sigma is the ratio of moments of the dispersion function (Choi et al. 2007)."""
     prior = Population(z_deflector=(0.40, 0.41), z_source=(2.0, 2.01), disc_fraction=0.0, theta_e_arcsec=(0.1, 20.0))
