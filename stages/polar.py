@@ -9,10 +9,21 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 N_RADII = 40
 N_ANGLES = 96
+
+
+class JoinEnds(nn.Module):
+    """Polar planes with the last column before the first and the first after the last, so that nothing ends at 2 pi.
+
+    As `torch.nn.CircularPad2d((1, 1, 0, 0))`, which copies to another memory layout: training takes a fifth longer.
+    """
+
+    def forward(self, polar: Tensor) -> Tensor:
+        """(N, C, R, T) to (N, C, R, T + 2)."""
+        return torch.cat([polar[..., -1:], polar, polar[..., :1]], -1)
 
 
 def to_polar(planes: Tensor, centre: Tensor, n_radii: int = N_RADII) -> Tensor:

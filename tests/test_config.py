@@ -101,6 +101,7 @@ def test_round_trip() -> None:
         ("training/sim", SimConfig),
         ("training/sim_lenses", SimConfig),
         ("training/sim_faint_arcs", SimConfig),
+        ("training/sim_groups", SimConfig),
     ],
 )
 def test_shipped_configurations_load(name: str, cls: type) -> None:

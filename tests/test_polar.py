@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.polar import N_ANGLES, N_RADII, to_polar, to_square
+from stages.polar import N_ANGLES, N_RADII, JoinEnds, to_polar, to_square
 
 CENTRE = torch.tensor([[38.3, 41.6]])
 
@@ -30,6 +30,13 @@ def test_there_and_back() -> None:
     back = to_square(to_polar(smooth, CENTRE), CENTRE, 80)
     inside = plane(torch.hypot)[0, 0] < N_RADII - 6
     np.testing.assert_allclose(back[0, 0][inside], smooth[0, 0][inside], atol=0.08)
+
+
+def test_ends_are_joined_as_torch_does_it_and_keep_the_memory_layout() -> None:
+    polar = torch.randn(2, 3, 5, 7).contiguous(memory_format=torch.channels_last)
+    joined = JoinEnds()(polar)
+    torch.testing.assert_close(joined, torch.nn.CircularPad2d((1, 1, 0, 0))(polar))
+    assert joined.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("column", [0, N_ANGLES - 1])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages.augment import Augmentation
 from stages.deflector import without_deflector
-from stages.polar import N_RADII, to_polar, to_square
+from stages.polar import N_RADII, JoinEnds, to_polar, to_square
 from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS, Frame
 from stages.training import Schedule, device_of
@@ -101,7 +101,7 @@ class Level(nn.Sequential):
 
 
 def _convolution(n_in: int, n_out: int, polar: bool) -> tuple[nn.Module, ...]:
-    pad: tuple[nn.Module, ...] = (nn.CircularPad2d((1, 1, 0, 0)),) if polar else ()
+    pad: tuple[nn.Module, ...] = (JoinEnds(),) if polar else ()
     return (*pad, nn.Conv2d(n_in, n_out, 3, 1, (1, 0) if polar else 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
 

@@ -19,7 +19,7 @@ from torchvision import models
 
 from stages.cache import Cached, batches
 from stages.deflector import without_deflector
-from stages.polar import to_polar
+from stages.polar import JoinEnds, to_polar
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS
 from stages.training import N_DIHEDRAL, device_of, dihedral
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
 def _conv(n_in: int, n_out: int, stride: int, circular: bool) -> nn.Module:
     if not circular:
         return nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
-    return nn.Sequential(nn.CircularPad2d((1, 1, 0, 0)), nn.Conv2d(n_in, n_out, 3, stride, (1, 0), bias=False))
+    return nn.Sequential(JoinEnds(), nn.Conv2d(n_in, n_out, 3, stride, (1, 0), bias=False))
 
 
 class Circles(nn.Module):
