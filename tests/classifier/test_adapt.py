@@ -16,17 +16,9 @@ from sim import own_sky
 from sim.generate import load_survey
 from stages.cache import cached
 from stages.classifier import adapt as module
-from stages.classifier.adapt import (
-    AdaptError,
-    Check,
-    Request,
-    adapt,
-    affordable_steps,
-    command,
-    compare,
-    report,
-    settings,
-)
+from stages.classifier import adapt_check
+from stages.classifier.adapt import Request, adapt, affordable_steps, command, report, settings
+from stages.classifier.adapt_check import FIGURES, AdaptError, Check, compare, held_out
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import load
 from stages.classifier.train import usable
@@ -62,8 +54,8 @@ def begun(survey_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("begun") / "out"
     request = Request(survey_dir, out, **ARGUMENTS)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "LEAST_LENSES", 2)
-        patch.setattr(module, "LEAST_OTHERS", 8)
+        patch.setattr(adapt_check, "LEAST_LENSES", 2)
+        patch.setattr(adapt_check, "LEAST_OTHERS", 8)
         patch.setattr(module, "train", stopped)
         write = own_sky._write
         patch.setattr(own_sky, "_write", lambda *a: stopped() if a[2] == "sky-train" else write(*a))
@@ -86,8 +78,8 @@ def stopped(*_: object) -> None:
 
 @pytest.fixture
 def request_(begun: Path, survey_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
-    monkeypatch.setattr(module, "LEAST_LENSES", 2)
-    monkeypatch.setattr(module, "LEAST_OTHERS", 8)
+    monkeypatch.setattr(adapt_check, "LEAST_LENSES", 2)
+    monkeypatch.setattr(adapt_check, "LEAST_OTHERS", 8)
     return Request(survey_dir, copytree(begun, tmp_path / "out"), **ARGUMENTS)  # type: ignore[arg-type]
 
 
@@ -138,7 +130,7 @@ def test_held_out_and_training_places_are_never_the_same(begun: Path) -> None:
 
 
 def test_the_check_holds_twins_real_objects_and_lenses_that_can_be_seen(request_: Request) -> None:
-    chosen = module.held_out(request_.out / "data", load_card(request_.weights))
+    chosen = held_out(request_.out / "data", load_card(request_.weights))
     truth = pd.concat([s.truth for s in read_shards(request_.out / "data")]).query("part == 'test'")
     rows = truth.iloc[chosen["row"]]
     assert (rows["label"].to_numpy() == chosen["label"].to_numpy()).all()
@@ -173,7 +165,7 @@ def test_a_calibration_that_is_clearly_worse_is_refused() -> None:
 
 
 def test_figures_that_cannot_be_told_are_refused() -> None:
-    nan = dict.fromkeys(module.FIGURES, float("nan"))
+    nan = dict.fromkeys(FIGURES, float("nan"))
     assert len(Check(0, 0, 0, nan, nan, nan, {}).faults()) == 3
 
 
