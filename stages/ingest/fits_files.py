@@ -11,6 +11,7 @@ import numpy as np
 from skimage.measure import block_reduce
 
 from stages.bands import wavelength_nm
+from stages.ingest.aligning import aligned
 from stages.ingest.field import (
     ASSUMED_BANDS,
     ASSUMED_FIELD_ARCSEC,
@@ -28,6 +29,8 @@ from stages.records import BoolArray, FloatArray
 from stages.survey import SurveyFacts
 
 MASKED_RMS = 1e8  # an error this large marks a bad pixel
+_NOISE_ROLES = ("variance", "rms", "weight")
+_NEGATIVE_SHARE = 0.1  # more negative pixels than this: not a map of noise
 _GROUND_BANDS = frozenset("ugrizy")
 
 
@@ -49,8 +52,8 @@ def read(path: Path, facts: SurveyFacts | None) -> list[Field | ReadError]:
 def read_bands(files: Mapping[tuple[str, str], Sequence[Path]], facts: SurveyFacts | None) -> Field:
     """One object from files by (band, role), role "" or "image" for the picture; raises ReadError if none is whole.
 
-    A band that cannot be read or has another shape is left out and said to be missing. Of several epochs the first
-    whole one is used.
+    A band that cannot be read is left out and said to be missing; bands on other pixels are put on one grid
+    (`stages.ingest.aligning`). Of several epochs the first whole one is used.
     """
     bands = sorted({band for band, role in files if role in ("", "image")}, key=lambda b: (wavelength_nm(b), b))
     shared_mask = files.get(("", "mask"), ())
@@ -74,12 +77,10 @@ def read_bands(files: Mapping[tuple[str, str], Sequence[Path]], facts: SurveyFac
             if faults
             else ReadError("no_image", "Noise, PSF or mask without an image. Add OBJECT_BAND_sci.fits.")
         )
-    shape = max((f.flux.shape for f in found), key=lambda s: sum(f.flux.shape == s for f in found))
-    whole = [f for f in found if f.flux.shape == shape]
-    reasons += ["missing_band"] if len(whole) < len(found) else []
-    first = whole[0]
+    whole, why = aligned(found)
+    reasons += why
     return replace(
-        first,
+        whole[0],
         flux=np.concatenate([f.flux for f in whole]),
         variance=np.concatenate([f.variance for f in whole]),
         valid=np.concatenate([f.valid for f in whole]),
@@ -104,7 +105,9 @@ def _field(planes: Planes, bands: tuple[str, ...], facts: SurveyFacts | None) ->
     if len(bands) != len(flux):
         bands = ASSUMED_BANDS.get(len(flux), tuple(f"band{k}" for k in range(len(flux))))
         reasons += ["assumed_bands"] if len(flux) > 1 else []
-    variance, masked = _noise(planes.other, flux.shape)
+    companions = {role: p for role, p in planes.other.items() if role not in _NOISE_ROLES or not _has_negatives(p)}
+    reasons += ["noise_map_ignored"] if len(companions) < len(planes.other) else []
+    variance, masked = _noise(companions, flux.shape)
     wcs = celestial_wcs(header)
     scale = pixel_scale_arcsec(header, wcs, facts)
     if not np.isfinite(scale):
@@ -137,7 +140,7 @@ def _one_band(
     if planes.objects or (planes.images[0].ndim == 3 and len(planes.images[0]) > 1):
         raise ReadError("wrong_shape", "A file named as one band holds several planes. Rename it without the band.")
     other, lacking = dict(planes.other), False
-    for role in ("variance", "rms", "weight", "psf", "mask"):
+    for role in (*_NOISE_ROLES, "psf", "mask"):
         beside = list(files.get((band, role), ())) or (list(shared_mask) if role == "mask" else [])
         if beside:
             try:
@@ -161,7 +164,7 @@ def _noise(other: Mapping[str, FloatArray], shape: tuple[int, ...]) -> tuple[Flo
     """Variance and bad pixels (B, H, W) from whatever noise maps and masks there are, of the image's shape."""
     variance: FloatArray = np.full(shape, np.nan, np.float32)
     bad = np.zeros(shape, bool)
-    for role in ("variance", "rms", "weight", "mask"):
+    for role in (*_NOISE_ROLES, "mask"):
         plane = other.get(role)
         if plane is None or plane.shape[-2:] != shape[-2:] or plane.size not in (np.prod(shape), np.prod(shape[-2:])):
             continue
@@ -176,6 +179,11 @@ def _noise(other: Mapping[str, FloatArray], shape: tuple[int, ...]) -> tuple[Flo
             else:
                 bad = bad | _masked(plane)
     return np.where(bad, np.nan, variance).astype(np.float32), bad
+
+
+def _has_negatives(plane: FloatArray) -> bool:
+    """Whether what should be a noise map is none: noise, or the image itself under another name."""
+    return bool(np.mean(plane < 0) > _NEGATIVE_SHARE)
 
 
 def _masked(plane: FloatArray) -> np.ndarray[Any, Any]:
