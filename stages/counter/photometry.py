@@ -121,7 +121,8 @@ def measure(cutout: Cutout, xy_pix: FloatArray, deflector_xy_pix: FloatArray) ->
         return Photometry(start, np.empty(0), none, none, np.empty(0, np.intp), np.nan, None)
     bands = [_band(cutout, b) for b in range(n_bands)]
     tries = [_fit(band, start, deflector_xy_pix) for band in bands]
-    worth = [float(np.nansum(np.clip(t.flux / band.limit, 0, 1e3))) for t, band in zip(tries, bands, strict=True)]
+    limits = [max(band.limit, 1e-30) for band in bands]  # a picture's dark sky may have no noise
+    worth = [float(np.nansum(np.clip(t.flux / limit, 0, 1e3))) for t, limit in zip(tries, limits, strict=True)]
     first = int(np.argmax(worth))
     best, origin = _split_pairs(bands[first], tries[first], deflector_xy_pix)
     order = (first, *(b for b in range(n_bands) if b != first))
