@@ -17,7 +17,7 @@ Rows = npt.NDArray[np.intp]
 _REAL_KINDS = ("sky", "real_field")  # unlabelled real objects: assumed no lenses
 _SHOWN, _COLUMNS = 48, 8  # mined objects on a contact sheet
 _WHITE = 3.5  # scaled flux that is shown white
-_MAYBE_LENSES = 0.002  # of these, the part that looks most like lenses teaches nothing: some may be lenses
+_MAYBE_LENSES = 0.02  # of these, the part that looks most like lenses teaches nothing: some may be lenses
 
 
 class Negatives:

@@ -76,13 +76,11 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str =
 def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -> tuple[Rows, Rows]:
     """Rows of the lenses and non-lenses of a part (None: of all).
 
-    Without lenses that nobody can see as such, which teach noise, and their twins: the arcs too faint, and of lensed
-    quasars and supernovae fewer than two images apart from each other.
+    Without arcs too faint to be seen, which teach noise, and their twins.
     """
     truth = data.truth
     hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
-    points = truth["kind"].isin(("lens_quasar", "lens_supernova")) & (truth["n_images_seen"] >= 2)
-    faint = (truth["label"] == 1) & hidden & ~points
+    faint = (truth["kind"] == "lens_galaxy") & hidden
     pair = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
     keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[faint]))
     return (
