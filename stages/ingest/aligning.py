@@ -24,20 +24,29 @@ _LEAST_SHARE = 0.25  # of a grid that a band must cover to be of use
 def aligned(fields: Sequence[Field]) -> tuple[list[Field], tuple[str, ...]]:
     """Fields of one object on the grid of the sharpest-sampled, in their order, and reasons.
 
-    Where their WCS agree to a tenth of a pixel, or where one has none, pixels are taken to lie on each other and what
-    has another shape than most is left out (`missing_band`); otherwise planes are interpolated (`bands_aligned`).
+    Where their WCS agree to a tenth of a pixel, or where one has none that works, pixels are taken to lie on each other
+    and what has another shape than most is left out (`missing_band`); otherwise planes are interpolated
+    (`bands_aligned`).
     """
+    if all(f.wcs is not None for f in fields):
+        try:
+            return _by_wcs(fields)
+        except Exception:  # astropy raises many kinds; a broken WCS leaves the pixels usable
+            pass
     shapes = [f.flux.shape[1:] for f in fields]
     common = max(shapes, key=shapes.count)
-    if any(f.wcs is None for f in fields):
-        kept = [f for f, shape in zip(fields, shapes, strict=True) if shape == common]
-        return kept, ("missing_band",) if len(kept) < len(fields) else ()
-    # the finest grid; of like ones that of most bands, then the first
+    kept = [f for f, shape in zip(fields, shapes, strict=True) if shape == common]
+    return kept, ("missing_band",) if len(kept) < len(fields) else ()
+
+
+def _by_wcs(fields: Sequence[Field]) -> tuple[list[Field], tuple[str, ...]]:
+    """Onto the finest grid; of like ones that of most bands, then the first."""
+    shapes = [f.flux.shape[1:] for f in fields]
     onto = min(fields, key=lambda f: (round(f.pixel_scale_arcsec, 3), -shapes.count(f.flux.shape[1:])))
     if all(_on_one_grid(f, onto) for f in fields):
         return list(fields), ()
     moved = [f if _on_one_grid(f, onto) else _moved(f, onto) for f in fields]
-    kept = [f for f in moved if f.valid.mean() > _LEAST_SHARE or f is onto]
+    kept = [f for f in moved if f is onto or f.valid.mean() > _LEAST_SHARE]
     return kept, ("bands_aligned", *(("missing_band",) if len(kept) < len(fields) else ()))
 
 
@@ -69,9 +78,9 @@ def _across(onto: Field, field: Field, x: FloatArray, y: FloatArray) -> tuple[Fl
 
 
 def _moved(field: Field, onto: Field) -> Field:
-    """A field on the grid of another: brightness by cubic splines, noise by straight lines; the flux per area stays.
+    """A field on the grid of another: brightness by cubic splines, with the flux per area kept, noise by the nearest.
 
-    Variance is that per area of independent pixels, so that an aperture keeps its error although neighbours correlate.
+    The variance is such that an aperture keeps its error, were pixels independent, although neighbours correlate.
     """
     area = (onto.pixel_scale_arcsec / field.pixel_scale_arcsec) ** 2
     height, width = onto.flux.shape[1:]

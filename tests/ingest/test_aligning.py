@@ -109,6 +109,20 @@ def test_a_band_of_another_place_is_missing(tmp_path: Path) -> None:
     assert "missing_band" in cutout.reasons
 
 
+def test_a_wcs_that_leads_nowhere_leaves_the_pixels_as_they_lie(tmp_path: Path) -> None:
+    at = wcs(0.4, 30, 30)
+    for band in "gr":
+        write(tmp_path, band, star(at, 61), at)
+    with fits.open(tmp_path / "star_r_sci.fits", mode="update") as units:
+        header = units[0].header
+        header.update({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "A_ORDER": 2, "B_ORDER": 2})
+        header.update({"A_2_0": 0.5, "B_0_2": -0.5, "A_0_2": 2.0})  # no inverse converges
+    cutout = read(tmp_path)
+    assert cutout.bands == ("g", "r")
+    assert "bands_aligned" not in cutout.reasons
+    assert np.abs(centroid(cutout.flux[0]) - centroid(cutout.flux[1])).max() < 0.01
+
+
 def test_masked_pixels_stay_masked_where_they_come_to_lie(tmp_path: Path) -> None:
     onto, other = wcs(0.4, 30, 30), wcs(0.4, 26, 30)
     data = star(other, 61)
