@@ -24,19 +24,24 @@ _LEAST_SHARE = 0.25  # of a grid that a band must cover to be of use
 def aligned(fields: Sequence[Field]) -> tuple[list[Field], tuple[str, ...]]:
     """Fields of one object on the grid of the sharpest-sampled, in their order, and reasons.
 
-    Where their WCS agree to a tenth of a pixel, or where one has none that works, pixels are taken to lie on each other
-    and what has another shape than most is left out (`missing_band`); otherwise planes are interpolated
-    (`bands_aligned`).
+    Where their WCS agree to a tenth of a pixel, or where one has none or one that leads nowhere (`wcs_ignored`), pixels
+    are taken to lie on each other and what has another shape than most is left out (`missing_band`); otherwise planes
+    are interpolated (`bands_aligned`).
     """
+    why: tuple[str, ...] = ()
     if all(f.wcs is not None for f in fields):
         try:
             return _by_wcs(fields)
-        except Exception:  # astropy raises many kinds; a broken WCS leaves the pixels usable
-            pass
+        except _LeadsNowhere:
+            why = ("wcs_ignored",)
     shapes = [f.flux.shape[1:] for f in fields]
     common = max(shapes, key=shapes.count)
     kept = [f for f, shape in zip(fields, shapes, strict=True) if shape == common]
-    return kept, ("missing_band",) if len(kept) < len(fields) else ()
+    return kept, (*why, *(("missing_band",) if len(kept) < len(fields) else ()))
+
+
+class _LeadsNowhere(ValueError):
+    """A WCS that cannot be followed to the sky and back."""
 
 
 def _by_wcs(fields: Sequence[Field]) -> tuple[list[Field], tuple[str, ...]]:
@@ -73,7 +78,10 @@ def _across(onto: Field, field: Field, x: FloatArray, y: FloatArray) -> tuple[Fl
     assert isinstance(field.wcs, WCS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
-        to_x, to_y = pixel_to_pixel(onto.wcs, field.wcs, x, y)
+        try:
+            to_x, to_y = pixel_to_pixel(onto.wcs, field.wcs, x, y)
+        except Exception as error:  # astropy raises many kinds
+            raise _LeadsNowhere(str(error)) from error
     return np.nan_to_num(to_x, nan=-1e9), np.nan_to_num(to_y, nan=-1e9)
 
 

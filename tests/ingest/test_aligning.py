@@ -119,6 +119,7 @@ def test_a_wcs_that_leads_nowhere_leaves_the_pixels_as_they_lie(tmp_path: Path) 
         header.update({"A_2_0": 0.5, "B_0_2": -0.5, "A_0_2": 2.0})  # no inverse converges
     cutout = read(tmp_path)
     assert cutout.bands == ("g", "r")
+    assert "wcs_ignored" in cutout.reasons
     assert "bands_aligned" not in cutout.reasons
     assert np.abs(centroid(cutout.flux[0]) - centroid(cutout.flux[1])).max() < 0.01
 
