@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import heapq
+import math
 import os
 import sys
 import time
@@ -91,13 +93,14 @@ class Looked:
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """The trained stages of a run, and how long each has taken."""
+    """The trained stages of a run, how long each has taken, and the highest scores so far (`could_be_shown`)."""
 
     classifier: classifier.Predictor
     counter: counter.Predictor
     arcs: arcs.Predictor
     ranker: ranking.Ranker
     seconds: dict[str, float] = field(default_factory=dict)
+    highest: list[float] = field(default_factory=list)
 
     @classmethod
     def load(cls, config: PipelineConfig, device: str) -> Stages:
@@ -213,7 +216,8 @@ def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig
     ]
     rows = [dataclasses.replace(row, morphology=morphology(row, config.arc_threshold)) for row in rows]
     rows = [stated(row, config.prior) for row in rank(rows, stages.ranker, config)]
-    stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged}
+    shown = could_be_shown(rows, stages.highest, config.report_rows)
+    stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged if c.id in shown}
     degraded = [
         Problem(
             r.id,
@@ -236,6 +240,16 @@ def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) 
         dataclasses.replace(row, score=float(score), selected=bool(score > config.select_score))
         for row, score in zip(rows, scores, strict=True)
     ]
+
+
+def could_be_shown(rows: Sequence[Candidate], highest: list[float], n: int) -> set[str]:
+    """Ids of rows that may be among the n best of the run: not those below n scores that this process has seen.
+
+    highest : the n highest scores of this process so far, brought up to date here.
+    """
+    highest[:] = heapq.nlargest(n, [*highest, *(row.score for row in rows if math.isfinite(row.score))])
+    lowest = highest[-1] if 0 < n == len(highest) else -math.inf
+    return {row.id for row in rows if not row.score < lowest}
 
 
 def stated(row: Candidate, prior: float) -> Candidate:

@@ -23,6 +23,7 @@ from stages.training import dihedral
 _MIN_VALID_SHARE = 0.3
 _CHUNK = 32  # what the processor's cache holds
 _SECOND_LOOK = float(logit(0.05))  # above which all members look, where no first look was trained
+_EVERY_SIDE = 0.0  # above which they look from every side: turning a candidate must not change it
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
 
@@ -55,26 +56,20 @@ class Predictor:
     def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
         """Probability that each of N cutouts holds a lens, were there as many lenses as others.
 
-        The first look sees everything once; what may be a lens is seen by every member from several sides, and the mean
-        of all their logits counts. The error is their spread in probability, or what the first look errs by against
-        them; a missing colour or masked pixels widen it by their share.
+        The first look sees everything once. What may be a lens is seen by every member from one side each, and what
+        they think likely from every side; the mean of all their logits counts. The error is their spread in
+        probability, or what the first look errs by against them; a missing colour or masked pixels widen it by their
+        share.
         """
         ids = tuple(c.id for c in cutouts)
         if not cutouts:
             return ClassifierResult(ids, *np.empty((2, 0)), *np.empty((2, 0), bool))
         seen = network_inputs(cutouts, FRAME)
-        pixels = torch.from_numpy(seen.pixels).to(self.device)
+        pixels = upright(torch.from_numpy(seen.pixels)).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
         first, unlike = self._first_look(pixels, conditions)
-        own = int(self.first.net is not self.members[0])  # a network of its own: one more vote
-        logits = np.repeat(first[None], own + len(self.members), axis=0)
         again = first > self.first.cut
-        if again.any():  # every member looks from every side at what may be a lens
-            looked = self._logits(pixels[again], conditions[again], self.members)
-            logits[own:, again] = self.slope * looked + self.offset
-            if own:
-                looked = self._logits(pixels[again], conditions[again], (self.first.net,))
-                logits[:own, again] = self.first.slope * looked + self.first.offset
+        logits = self._votes(pixels, conditions, first, again)
         members, p = expit(logits), expit(logits.mean(axis=0))
         valid = seen.pixels[:, N_SLOTS:].mean(axis=(2, 3))
         absent = 1 - valid.max(axis=1)
@@ -89,7 +84,30 @@ class Predictor:
 
     def logits(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
         """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
-        return self.slope * self._logits(pixels, conditions, self.members, 1) + self.offset
+        return self.slope * _looks(self.members, pixels, conditions, [[0]] * len(self.members)) + self.offset
+
+    def _votes(self, pixels: Tensor, conditions: Tensor, first: FloatArray, again: BoolArray) -> FloatArray:
+        """Calibrated logits (V, N) of the first look, where it has a network of its own, and of every member.
+
+        first : (N,) the first look's; it stands for all of them but where they look `again`.
+        """
+        own = self.first.net is not self.members[0]
+        voters = (self.first.net, *self.members) if own else self.members
+        slope = np.array([self.first.slope] * own + [self.slope] * len(self.members))[:, None]
+        offset = np.array([self.first.offset] * own + [self.offset] * len(self.members))[:, None]
+        n_views = np.array([net.n_views for net in voters])
+        side = np.arange(len(voters)) % n_views  # the first voter's is 0, which is what the first look saw
+        logits = np.repeat(first[None], len(voters), axis=0)
+        if again.any():
+            one = _looks(voters[1:], pixels[again], conditions[again], side[1:, None].tolist())
+            logits[1:, again] = slope[1:] * one + offset[1:]
+        likely = again & (logits.mean(axis=0) > _EVERY_SIDE)
+        if likely.any():
+            others = [[k for k in range(n) if k != own_side] for n, own_side in zip(n_views, side, strict=True)]
+            more = slope * _looks(voters, pixels[likely], conditions[likely], others) + offset
+            weight = 1 / n_views[:, None]
+            logits[:, likely] = weight * logits[:, likely] + (1 - weight) * more
+        return logits
 
     def _first_look(self, pixels: Tensor, conditions: Tensor) -> tuple[FloatArray, BoolArray]:
         """Calibrated logits (N,) of the first look, and which inputs are unlike anything it was trained on."""
@@ -104,21 +122,43 @@ class Predictor:
                     unlike[part] = self.domain.unlike(seen.cpu())
         return self.first.slope * logits + self.first.offset, unlike
 
-    def _logits(
-        self, pixels: Tensor, conditions: Tensor, members: Sequence[Classifier], n_views: int | None = None
-    ) -> FloatArray:
-        """Logits (M, N) of some members, averaged over the first views; all that each wants by default."""
-        views = [n_views or net.n_views for net in members]
-        out = torch.zeros(len(members), len(pixels))
-        with torch.inference_mode():
-            for start in range(0, len(pixels), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                for k in range(max(views)):
-                    turned = dihedral(pixels[part], k).contiguous(memory_format=torch.channels_last)
-                    for row, net in enumerate(members):
-                        if k < views[row]:
-                            out[row, part] += net(turned, conditions[part]).cpu() / views[row]
-        return np.asarray(out.double().numpy())
+
+def upright(pixels: Tensor) -> Tensor:
+    """Scaled pixels (N, 6, S, S), turned and mirrored until the brightest quadrant is the first, its brighter neighbour
+    beside it.
+
+    So a network that looks from one side sees a cutout and the same cutout turned or mirrored alike.
+    """
+    half = pixels.shape[-1] // 2
+    flux = pixels[:, :N_SLOTS].sum(1)
+    near, far = slice(None, half), slice(-half, None)
+    corners = ((near, near), (near, far), (far, far), (far, near))  # each comes first after one more quarter turn
+    light = torch.stack([flux[:, rows, columns].sum((1, 2)) for rows, columns in corners])
+    brightest = light.argmax(0)
+    row = torch.arange(len(pixels))
+    out = torch.empty_like(pixels)
+    for k in range(len(corners)):
+        own = row[brightest == k]
+        turned = dihedral(pixels[own], k)
+        beside, below = light[(k + 1) % 4, own], light[(k + 3) % 4, own]
+        out[own] = torch.where((beside < below)[:, None, None, None], turned.transpose(-2, -1), turned)
+    return out
+
+
+def _looks(
+    nets: Sequence[Classifier], pixels: Tensor, conditions: Tensor, sides: Sequence[Sequence[int]]
+) -> FloatArray:
+    """Logits (V, N) of V networks before calibration, each averaged over its own quarter turns; 0 where it has none."""
+    out = torch.zeros(len(nets), len(pixels))
+    with torch.inference_mode():
+        for start in range(0, len(pixels), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            for k in sorted({k for own in sides for k in own}):
+                turned = dihedral(pixels[part], k).contiguous(memory_format=torch.channels_last)
+                for row, (net, own) in enumerate(zip(nets, sides, strict=True)):
+                    if k in own:
+                        out[row, part] += net(turned, conditions[part]).cpu() / len(own)
+    return np.asarray(out.double().numpy())
 
 
 def load(path: Path, device: str = "cpu", gate: float | None = None) -> Predictor:
