@@ -174,7 +174,7 @@ def _sky(plane: npt.NDArray[np.float32], good: BoolArray) -> tuple[float, float]
     sample = plane[border & good]
     if sample.size < 32:
         sample = plane[good]
-    low, sky = np.percentile(sample, (15.87, 50.0))
+    low, sky = _quantiles(sample, 0.1587, 0.5)
     floor = 1e-6 * float(np.abs(sample).max()) + 1e-30
     return float(sky), max(float(sky - low), floor)
 
@@ -188,4 +188,10 @@ def _given_noise(variance: FloatArray, valid: BoolArray, step: float) -> float:
         1.0 - np.abs(np.arange(-np.ceil(max(1.0, step)), np.ceil(max(1.0, step)) + 1)) / max(1.0, step), 0, None
     )
     shrink = float((kernel**2).sum() / kernel.sum() ** 2)  # per axis
-    return float(np.sqrt(np.percentile(usable, 20.0)) * shrink)
+    return float(np.sqrt(_quantiles(usable, 0.2)[0]) * shrink)
+
+
+def _quantiles(sample: FloatArray, *shares: float) -> FloatArray:
+    """What `np.quantile` gives for some hundred finite numbers, ten times as fast."""
+    ordered = np.sort(sample)
+    return np.asarray(np.interp(np.array(shares) * (len(ordered) - 1), np.arange(len(ordered)), ordered))
