@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import heapq
-import math
 import os
 import sys
 import time
@@ -38,7 +36,7 @@ from stages.ranking.morphology import morphology
 from stages.records import Candidate, CutoutBatch, Problem
 from stages.report.catalogues import write_regions, write_votable
 from stages.report.page import write_report
-from stages.report.parts import Parts
+from stages.report.parts import Parts, could_be_shown
 from stages.report.run_folder import RunError, describe, open_run, read_summary, versions, write_json
 from stages.report.stamp import Stamp, make_stamp
 from stages.report.tables import read_rows, to_table, write_candidates, write_problems
@@ -240,16 +238,6 @@ def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) 
         dataclasses.replace(row, score=float(score), selected=bool(score > config.select_score))
         for row, score in zip(rows, scores, strict=True)
     ]
-
-
-def could_be_shown(rows: Sequence[Candidate], highest: list[float], n: int) -> set[str]:
-    """Ids of rows that may be among the n best of the run: not those below n scores that this process has seen.
-
-    highest : the n highest scores of this process so far, brought up to date here.
-    """
-    highest[:] = heapq.nlargest(n, [*highest, *(row.score for row in rows if math.isfinite(row.score))])
-    lowest = highest[-1] if 0 < n == len(highest) else -math.inf
-    return {row.id for row in rows if not row.score < lowest}
 
 
 def stated(row: Candidate, prior: float) -> Candidate:

@@ -103,7 +103,6 @@ def test_round_trip() -> None:
         ("training/sim_faint_arcs", SimConfig),
         ("training/sim_groups", SimConfig),
         ("training/sim_near", SimConfig),
-        ("training/sim_resolved", SimConfig),
     ],
 )
 def test_shipped_configurations_load(name: str, cls: type) -> None:

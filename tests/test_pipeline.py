@@ -16,7 +16,6 @@ from astropy.io import fits
 import pipeline
 from sim.export import export
 from stages.config import REPOSITORY
-from stages.records import Candidate
 
 CONTRACT = (
     "rank id source ra_deg dec_deg status reason score p_lens p_lens_err selected morphology n_images image_x_pix "
@@ -98,20 +97,6 @@ def test_processes_make_the_same_rows(whole: Path, survey: Path, tmp_path: Path)
         np.testing.assert_allclose(two[name][one.index], one[name], atol=1e-3)
     counts = [json.loads((r / "run.json").read_text())["counts"] for r in (whole, tmp_path / "run")]
     assert counts[0] == counts[1]
-
-
-def test_all_that_the_page_shows_is_drawn_and_little_else() -> None:
-    rng = np.random.default_rng(0)
-    scores = [*rng.random(997).round(2), np.nan, np.nan, np.nan]  # many alike; some without a score
-    rows = [Candidate(f"{k:04d}", f"{k:04d}.fits", "ok", "", score=float(s)) for k, s in enumerate(scores)]
-    drawn: set[str] = set()
-    for process in (rows[::2], rows[1::2]):
-        highest: list[float] = []
-        for start in range(0, len(process), 50):
-            drawn |= pipeline.could_be_shown(process[start : start + 50], highest, 20)
-    best = sorted((r for r in rows if np.isfinite(r.score)), key=lambda r: (-r.score, r.id))[:20]
-    assert {r.id for r in best} < drawn
-    assert len(drawn) < 250
 
 
 def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from sim.populations.photometry import Colour
 from stages.records import FloatArray
 
 _GROWTH = (0.35, 0.35)  # mean and scatter of ln (size over Einstein radius): nearby galaxies are larger than arcs
+_TAIL_RADII = (1.5, 4.0)  # half-light radii at which tails leave a galaxy, drawn from its outskirts; assumed
+_SHELL_SHARE = (0.02, 0.1)  # of a galaxy's light in all its shells, a few per cent; assumed
 _SPACING = 0.6  # spots along a strand lie this many of their sigmas apart
 
 
@@ -110,7 +112,7 @@ def tidal_tails(s: Stage) -> Painted:
     number = 2 if s.chance(0.6) else 1
     blue = s.chance(0.5)
     flux = like.lensed_flux if blue else core.flux * float(rng.uniform(0.05, 0.25))
-    reach = like.theta_e * float(rng.uniform(0.7, 1.4))
+    reach = max(like.theta_e * float(rng.uniform(0.7, 1.4)), core.radius * float(rng.uniform(*_TAIL_RADII)))
     sense = float(rng.choice([-1.0, 1.0]))  # both trail
     for k in range(number):
         _paint_tail(s, replace(core, radius=reach), flux / number, sense, blue, turn=k * np.pi + core.pa)
@@ -136,7 +138,7 @@ def shells(s: Stage) -> Painted:
         bright = np.exp(-np.clip(edge - r, 0, None) / (thick * edge)) / (1 + beyond)
         out += float(rng.uniform(0.5, 1.0)) * edge**-1.5 * bright * np.exp(-0.5 * (across / opening) ** 4)
         radius *= float(rng.uniform(1.15, 1.6))
-    share = float(rng.uniform(0.06, 0.3))
+    share = float(rng.uniform(*_SHELL_SHARE))
     colour = share * host.flux
     q, pa = float(rng.uniform(0.75, 1.0)), host.pa + 0.1 * float(rng.normal())
     paint_disc(s.canvas, s.grid, Disc(0.0, 0.0, scale, q, pa, (Layer(np.asarray(out, np.float32), colour),)))

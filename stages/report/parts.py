@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+import math
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -72,3 +74,13 @@ class Parts:
             path.unlink()
         if self.folder.is_dir():
             self.folder.rmdir()
+
+
+def could_be_shown(rows: Sequence[Candidate], highest: list[float], n: int) -> set[str]:
+    """Ids of rows that may be among the n best of the run: not those below n scores that this process has seen.
+
+    highest : the n highest scores of this process so far, brought up to date here.
+    """
+    highest[:] = heapq.nlargest(n, [*highest, *(row.score for row in rows if math.isfinite(row.score))])
+    lowest = highest[-1] if 0 < n == len(highest) else -math.inf
+    return {row.id for row in rows if not row.score < lowest}
