@@ -113,6 +113,8 @@ def test_joined_members_say_what_they_said_apart(data_dir: Path, tmp_path: Path,
     mixed = replace(eight, members=2, networks=("compact", "polar"), start=str(tmp_path / "classifier.safetensors"))
     further = load(train(replace(mixed, seed=2), data_dir, tmp_path / "further"))
     assert [m.n_views for m in further.members] == [m.n_views for m in joined.members] == [4, 1]
+    sure = replace(joined, first=replace(joined.first, cut=-np.inf), offset=50.0)  # seen from every side there is
+    np.testing.assert_allclose(sure.predict(cutouts).p_lens, 1, atol=1e-6)
 
 
 def test_networks_of_different_widths_cannot_be_joined(data_dir: Path, tmp_path: Path) -> None:
