@@ -35,14 +35,15 @@ def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
 
 
 def join_command(argv: Sequence[str]) -> int:
-    """`join --weights A B ... --data DIR --out DIR`: one ensemble of several weights."""
+    """`join --weights A B ... --data DIR --out DIR [--members 0 1 2 ...]`: one ensemble of several weights."""
     parser = argparse.ArgumentParser(prog="python -m stages.classifier join")
     parser.add_argument("--weights", type=Path, nargs="+", required=True)
     parser.add_argument("--data", type=Path, required=True, help="data set whose validation systems calibrate")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--members", type=int, nargs="+", help="which of all members, counted from 0; all by default")
     options = parser.parse_args(argv)
     try:
-        print(join(options.weights, options.data, options.out))
+        print(join(options.weights, options.data, options.out, options.members))
     except (DatasetError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,11 +21,12 @@ from stages.weights import Card, WeightsError, load_card, save
 from stages.weights import load as load_state
 
 
-def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
+def join(paths: Sequence[Path], data_dir: Path, out_dir: Path, chosen: Sequence[int] | None = None) -> Path:
     """Stack the members of several weights and calibrate their mean logit on a data set's validation systems.
 
-    Each member's own calibration goes into its last layer, so that members count alike whatever their scale. Returns
-    `out_dir/classifier.safetensors`; raises WeightsError for networks of different widths.
+    Each member's own calibration goes into its last layer, so that members count alike whatever their scale.
+    `chosen` : which of all of them to take, counted from 0; one named twice counts twice. Returns
+    `out_dir/classifier.safetensors`; raises WeightsError for networks of different widths and for members that there are not.
     """
     cards = [load_card(path) for path in paths]
     configs = [
@@ -33,8 +34,7 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
     ]
     if len({c.width for c in configs}) != 1:
         raise WeightsError(f"{', '.join(map(str, paths))}: of different widths. Train them with the same width.")
-    state: dict[str, Tensor] = {}
-    k = 0
+    found: list[dict[str, Tensor]] = []
     for path, config in zip(paths, configs, strict=True):
         loaded, _ = load_state(path)
         slope, offset = loaded["calibration"]
@@ -43,15 +43,22 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
             own = {key.removeprefix(prefix): v for key, v in loaded.items() if key.startswith(prefix)}
             own["head.3.weight"] = own["head.3.weight"] * slope
             own["head.3.bias"] = own["head.3.bias"] * slope + offset
-            state |= {f"member{k}.{key}": value for key, value in own.items()}
-            k += 1
+            found.append(own)
     domain = cards[0].domain | {
         "resolution_arcsec": [
             min(c.domain["resolution_arcsec"][0] for c in cards), max(c.domain["resolution_arcsec"][1] for c in cards)
         ]
     }  # fmt: skip
     kinds = [c.network_of(member) for c in configs for member in range(c.members)]
-    merged = configuration.to_mapping(configs[0]) | {"members": k, "networks": kinds, "start": "", "first": ""}
+    chosen = range(len(found)) if chosen is None else chosen
+    if not chosen or not set(chosen) <= set(range(len(found))):
+        raise WeightsError(f"members {list(chosen)}: there are 0 to {len(found) - 1}.")
+    state = {
+        f"member{k}.{key}": value.clone() for k, member in enumerate(chosen) for key, value in found[member].items()
+    }
+    merged = configuration.to_mapping(configs[0]) | {
+        "members": len(chosen), "networks": [kinds[member] for member in chosen], "start": "", "first": ""
+    }  # fmt: skip
     card = Card("classifier", "1", merged, domain, {n: d for c in cards for n, d in c.data.items()}, {}, CALIBRATION)
     path = out_dir / "classifier.safetensors"
     return _calibrated(path, state, card, data_dir, out_dir)

@@ -117,6 +117,20 @@ def test_joined_members_say_what_they_said_apart(data_dir: Path, tmp_path: Path,
     np.testing.assert_allclose(sure.predict(cutouts).p_lens, 1, atol=1e-6)
 
 
+def test_members_can_be_chosen_and_count_twice(data_dir: Path, tmp_path: Path, cutouts: list[Cutout]) -> None:
+    both = train(replace(TINY, members=2), data_dir, tmp_path / "both")
+    chosen = load(join([both], data_dir, tmp_path / "chosen", [1, 0, 1]))
+    pixels, conditions = inputs(cutouts)
+    with torch.inference_mode():
+        first, second = (net(pixels, conditions) for net in load(both).members)
+        votes = [net(pixels, conditions) for net in chosen.members]
+    np.testing.assert_array_equal(votes[0], votes[2])
+    for vote, net in ((votes[0], second), (votes[1], first)):  # up to the calibration, which goes into them
+        assert np.corrcoef(vote, net)[0, 1] > 0.999
+    with pytest.raises(WeightsError, match="there are 0 to 1"):
+        join([both], data_dir, tmp_path / "none", [2])
+
+
 def test_networks_of_different_widths_cannot_be_joined(data_dir: Path, tmp_path: Path) -> None:
     apart = [train(replace(TINY, members=1, width=w), data_dir, tmp_path / str(w)) for w in (4, 8)]
     with pytest.raises(WeightsError, match="same width"):
