@@ -26,7 +26,8 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path, chosen: Sequence[
 
     Each member's own calibration goes into its last layer, so that members count alike whatever their scale.
     `chosen` : which of all of them to take, counted from 0; one named twice counts twice. Returns
-    `out_dir/classifier.safetensors`; raises WeightsError for networks of different widths and for members that there are not.
+    `out_dir/classifier.safetensors`; raises WeightsError for networks of different widths and members that do not
+    exist.
     """
     cards = [load_card(path) for path in paths]
     configs = [
