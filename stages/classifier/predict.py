@@ -23,6 +23,7 @@ from stages.training import dihedral
 _MIN_VALID_SHARE = 0.3
 _CHUNK = 32  # what the processor's cache holds
 _SECOND_LOOK = float(logit(0.05))  # above which all members look, where no first look was trained
+_FIRST_SIDES = (0, 2)  # quarter turns of the first look, where they make a difference
 _EVERY_SIDE = 0.0  # above which they look from every side: turning a candidate must not change it
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
 
@@ -56,8 +57,8 @@ class Predictor:
     def predict(self, cutouts: Sequence[Cutout]) -> ClassifierResult:
         """Probability that each of N cutouts holds a lens, were there as many lenses as others.
 
-        The first look sees everything once. What may be a lens is seen by every member from one side each, and what
-        they think likely from every side; the mean of all their logits counts. The error is their spread in
+        The first look sees everything from two sides. What may be a lens is seen by every member from one side each,
+        and what they think likely from every side; the mean of all their logits counts. The error is their spread in
         probability, or what the first look errs by against them; a missing colour or masked pixels widen it by their
         share.
         """
@@ -95,32 +96,38 @@ class Predictor:
         voters = (self.first.net, *self.members) if own else self.members
         slope = np.array([self.first.slope] * own + [self.slope] * len(self.members))[:, None]
         offset = np.array([self.first.offset] * own + [self.offset] * len(self.members))[:, None]
-        n_views = np.array([net.n_views for net in voters])
-        side = np.arange(len(voters)) % n_views  # the first voter's is 0, which is what the first look saw
         logits = np.repeat(first[None], len(voters), axis=0)
+        seen = [_first_sides(voters[0]), *([v % net.n_views] for v, net in enumerate(voters[1:], start=1))]
         if again.any():
-            one = _looks(voters[1:], pixels[again], conditions[again], side[1:, None].tolist())
+            one = _looks(voters[1:], pixels[again], conditions[again], seen[1:])
             logits[1:, again] = slope[1:] * one + offset[1:]
         likely = again & (logits.mean(axis=0) > _EVERY_SIDE)
         if likely.any():
-            others = [[k for k in range(n) if k != own_side] for n, own_side in zip(n_views, side, strict=True)]
-            more = slope * _looks(voters, pixels[likely], conditions[likely], others) + offset
-            weight = 1 / n_views[:, None]
+            left = [[k for k in range(net.n_views) if k not in own] for net, own in zip(voters, seen, strict=True)]
+            more = slope * _looks(voters, pixels[likely], conditions[likely], left) + offset
+            weight = np.array([[len(own) / net.n_views] for net, own in zip(voters, seen, strict=True)])
             logits[:, likely] = weight * logits[:, likely] + (1 - weight) * more
         return logits
 
     def _first_look(self, pixels: Tensor, conditions: Tensor) -> tuple[FloatArray, BoolArray]:
         """Calibrated logits (N,) of the first look, and which inputs are unlike anything it was trained on."""
         net = self.first.net
-        logits, unlike = np.empty(len(pixels)), np.zeros(len(pixels), bool)
+        sides = _first_sides(net)
+        logits, unlike = np.zeros(len(pixels)), np.zeros(len(pixels), bool)
         with torch.inference_mode():
             for start in range(0, len(pixels), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                seen = net.features(pixels[part].contiguous(memory_format=torch.channels_last), conditions[part])
-                logits[part] = net.decide(seen).double().cpu().numpy()
-                if self.domain is not None:
-                    unlike[part] = self.domain.unlike(seen.cpu())
+                for k in sides:
+                    turned = dihedral(pixels[part], k).contiguous(memory_format=torch.channels_last)
+                    seen = net.features(turned, conditions[part])
+                    logits[part] += net.decide(seen).double().cpu().numpy() / len(sides)
+                    if self.domain is not None and k == sides[0]:
+                        unlike[part] = self.domain.unlike(seen.cpu())
         return self.first.slope * logits + self.first.offset, unlike
+
+
+def _first_sides(net: Classifier) -> list[int]:
+    return [k for k in _FIRST_SIDES if k < net.n_views]
 
 
 def upright(pixels: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def _noise(other: Mapping[str, FloatArray], shape: tuple[int, ...]) -> tuple[Flo
 
 def _has_negatives(plane: FloatArray) -> bool:
     """Whether what should be a noise map is none: noise, or the image itself under another name."""
-    return bool(np.mean(plane < 0) > _NEGATIVE_SHARE)
+    return bool((plane < 0).sum() > _NEGATIVE_SHARE * plane.size)
 
 
 def _masked(plane: FloatArray) -> np.ndarray[Any, Any]:

@@ -222,7 +222,7 @@ def voted(predictor: Predictor, cutouts: list[Cutout]) -> np.ndarray:
             [slope * net(dihedral(pixels, k), conditions).double().numpy() + offset for k in range(4)]
             for net, slope, offset in voters
         ])  # fmt: skip
-    one = np.mean([own[v % 4] for v, own in enumerate(logits)], axis=0)
+    one = np.mean([logits[0, [0, 2]].mean(axis=0), *(own[v % 4] for v, own in enumerate(logits) if v)], axis=0)
     return expit(np.where(one > 0, logits.mean(axis=(0, 1)), one))
 
 
