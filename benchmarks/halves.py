@@ -2,10 +2,11 @@
 
 python benchmarks/halves.py --catalogue CATALOGUE.csv --out OUT
 
-The catalogue has `id, tile, x, y`, with a position in each tile's name (J020320.3-073451) and, for figures, `kind` and
-`label`; tiles lie where it says, seen from its own folder. Tiles within 45 arcsec of each other go to the same half.
-Writes OUT/half0 and OUT/half1, each with links to its tiles and a catalogue without labels, and beside them truths
-for `benchmarks/accuracy.py`: half0_field.csv (lenses and other objects) and half0_candidates.csv (lenses and
+The catalogue has `id, tile, x, y`, with a position in each tile's name (J020320.3-073451) and, for figures, `kind`,
+`label` and perhaps `brightness`; tiles lie where it says, seen from its own folder. Tiles within 45 arcsec of each
+other go to the same half. Writes OUT/half0 and OUT/half1, each with links to its tiles and a catalogue without
+labels, and beside them truths for `benchmarks/accuracy.py`: half0_field.csv (lenses and other objects),
+half0_bright.csv (lenses and the others as bright as three quarters of them), half0_candidates.csv (lenses and
 candidates that are none).
 """
 
@@ -36,6 +37,8 @@ def main() -> int:
     options = parser.parse_args()
     table = pd.read_csv(options.catalogue, dtype={"id": str})
     tiles = table["tile"].unique()
+    if "brightness" in table:
+        table["bright"] = table["brightness"] >= table.loc[table["label"] == 1, "brightness"].quantile(0.25)
     half = dict(zip(tiles, halves(positions(tiles), options.seed), strict=True))
     for k in (0, 1):
         own = table[table["tile"].map(half) == k]
@@ -77,6 +80,8 @@ def write(own: pd.DataFrame, source: Path, folder: Path) -> None:
     own[[name for name in _PUBLIC if name in own]].to_csv(folder / "catalogue.csv", index=False)
     lens, candidate = own["label"] == 1, own["kind"] == "candidate"
     own[lens | ~candidate].to_csv(f"{folder}_field.csv", index=False)
+    if "bright" in own:
+        own[lens | (~candidate & own["bright"])].to_csv(f"{folder}_bright.csv", index=False)
     own[lens | (candidate & (own["label"] == 0))].to_csv(f"{folder}_candidates.csv", index=False)
 
 
