@@ -30,7 +30,7 @@ _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still take
 
 @dataclass(frozen=True, eq=False)
 class FirstLook:
-    """The network that sees everything once; slope and offset calibrate its logit, above `cut` the members look.
+    """The network that sees everything; slope and offset calibrate its logit, above `cut` the members look.
 
     scatter : error of its logit, against that of all members.
     """
