@@ -20,11 +20,13 @@ class ClassifierConfig:
     networks : the kind of each member where they differ, as `join` puts them together;
     width : channels of the first layer; focal_gamma : how much less a cutout counts the surer the network is of it (Lin
     et al. 2017; 0: all alike); positive_share : lenses in a batch; min_arc_snr, min_arc_contrast : lenses whose arcs
-    are fainter, or fainter beside their deflector, are left out of training; hard_share : part of a batch's non-lenses
-    that is drawn from the hard_part of all which the network takes most for lenses, chosen anew at each check; start :
-    weights to go on from instead of fresh ones, of the same network and width; validation : folder of data sets, such
-    as lenses painted on fields that nothing is trained on, which early stopping and calibration watch instead of the
-    systems held out from the training data; first, first_width : the network of the first look that `distil` added.
+    are fainter, or fainter beside their deflector, are left out of training; max_arc_contrast, min_theta_e_seeing :
+    and those brighter beside it, or of a smaller Einstein radius in units of the seeing; hard_share : part of a
+    batch's non-lenses that is drawn from the hard_part of all which the network takes most for lenses, chosen anew
+    at each check; start : weights to go on from instead of fresh ones, of the same network and width; validation :
+    folder of data sets, such as lenses painted on fields that nothing is trained on, which early stopping and
+    calibration watch instead of the systems held out from the training data; first, first_width : the network of
+    the first look that `distil` added.
     """
 
     network: str = "compact"
@@ -37,6 +39,8 @@ class ClassifierConfig:
     positive_share: float = 0.4
     min_arc_snr: float = 25.0
     min_arc_contrast: float = 0.15
+    max_arc_contrast: float = 1e6
+    min_theta_e_seeing: float = 0.0
     hard_share: float = 0.5
     hard_part: float = 0.1
     start: str = ""

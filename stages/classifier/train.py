@@ -76,11 +76,14 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str =
 def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -> tuple[Rows, Rows]:
     """Rows of the lenses and non-lenses of a part (None: of all).
 
-    Without arcs too faint to be seen, which teach noise, and their twins.
+    Without arcs too faint to be seen, rings too small or deflectors too faint to tell a lens from a lone object, which
+    teach noise, and their twins.
     """
     truth = data.truth
     hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
+    hidden |= truth["arc_contrast"] > config.max_arc_contrast
     faint = (truth["kind"] == "lens_galaxy") & hidden
+    faint |= (truth["label"] == 1) & (truth["theta_e_arcsec"] < config.min_theta_e_seeing * truth["seeing_arcsec"])
     pair = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
     keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[faint]))
     return (

@@ -211,7 +211,26 @@ def test_the_makers_own_error_ends_the_command(tmp_path: Path, capfd: pytest.Cap
 def test_a_faint_lens_takes_its_own_twin_with_it_and_nothing_else_of_the_place(begun: Path) -> None:
     seen = cached(begun / "data", FRAME, begun / "training" / "cache", 1)
     rows = [("a-0-lens", 1, 5.0), ("a-0-twin", 0, 0.0), ("a-1-lens", 1, 90.0), ("a-1-twin", 0, 0.0), ("tile", 0, 0.0)]
-    truth = pd.DataFrame(rows, columns=["id", "label", "arc_snr"]).assign(system="s", part="train", arc_contrast=1.0)
+    truth = pd.DataFrame(rows, columns=["id", "label", "arc_snr"]).assign(
+        system="s", part="train", arc_contrast=1.0, theta_e_arcsec=1.0, seeing_arcsec=0.7
+    )
     truth["kind"] = np.where(truth["label"] == 1, "lens_galaxy", "twin")
     lenses, others = usable(replace(seen, truth=truth), ClassifierConfig(min_arc_snr=35.0))
     assert (lenses.tolist(), others.tolist()) == ([2], [3, 4])
+
+
+def test_lenses_that_look_like_lone_objects_can_be_left_out_with_their_twins(begun: Path) -> None:
+    seen = cached(begun / "data", FRAME, begun / "training" / "cache", 1)
+    rows = [
+        ("s-0-lens", "lens_galaxy", 1, 1.5, 1.0), ("s-0-twin", "twin", 0, np.nan, 0.0),
+        ("s-1-lens", "lens_galaxy", 1, 0.5, 1.0), ("s-1-twin", "twin", 0, np.nan, 0.0),  # smaller than the seeing
+        ("s-2-lens", "lens_galaxy", 1, 1.5, 9.0), ("s-2-twin", "twin", 0, np.nan, 0.0),  # no deflector to be seen
+        ("s-3-lens", "lens_quasar", 1, 0.5, 0.0), ("s-3-twin", "twin", 0, np.nan, 0.0),
+        ("s-4-lens", "lens_quasar", 1, 1.5, 0.0), ("s-4-twin", "twin", 0, np.nan, 0.0),
+    ]  # fmt: skip
+    truth = pd.DataFrame(rows, columns=["id", "kind", "label", "theta_e_arcsec", "arc_contrast"])
+    seen = replace(seen, truth=truth.assign(system="s", part="train", arc_snr=90.0, seeing_arcsec=0.7))
+    every, _ = usable(seen, ClassifierConfig())
+    assert every.tolist() == [0, 2, 4, 6, 8]
+    lenses, others = usable(seen, ClassifierConfig(min_theta_e_seeing=1.0, max_arc_contrast=4.0))
+    assert (lenses.tolist(), others.tolist()) == ([0, 8], [1, 9])
