@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from sim import own_sky
 from sim.generate import load_survey
+from stages import weights
 from stages.cache import cached
 from stages.classifier import adapt as module
 from stages.classifier import adapt_check
@@ -23,7 +24,7 @@ from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import load
 from stages.classifier.train import usable
 from stages.dataset import read_shards
-from stages.weights import load_card
+from stages.weights import load_card, save
 
 ARGUMENTS = {"minutes": 0.01, "smallest": 24, "workers": 1, "batch_size": 16}
 
@@ -106,8 +107,14 @@ def test_networks_that_forget_are_refused(
     request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = module.train
-    wild = replace(settings(request_).schedule, steps=3, learning_rate=1.0, warmup_steps=1, ema=0.0)
-    monkeypatch.setattr(module, "train", lambda config, *a: train(replace(config, schedule=wild), *a))
+
+    def forget(config: ClassifierConfig, data: Path, out: Path) -> Path:
+        path = train(config, data, out)
+        state, card = weights.load(path)
+        save(path, state | {"calibration": -state["calibration"]}, card)  # lenses are others, and others lenses
+        return path
+
+    monkeypatch.setattr(module, "train", forget)
     path, check = adapt(request_, made_already)
     assert check.faults()
     assert path.name == "classifier-refused.safetensors"
