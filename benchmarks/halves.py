@@ -24,7 +24,10 @@ import pandas as pd
 from astropy.coordinates import SkyCoord
 from scipy.cluster.hierarchy import fcluster, linkage
 
-APART_ARCSEC = 45.0
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sim.real_sky.places import APART_ARCSEC
+
 _PUBLIC = ["id", "tile", "x", "y", "ra_deg", "dec_deg"]
 _POSITION = re.compile(r"J(\d{2})(\d{2})(\d{2}(?:\.\d+)?)([+-]\d{2})(\d{2})(\d{2}(?:\.\d+)?)")
 

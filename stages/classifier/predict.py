@@ -103,9 +103,9 @@ class Predictor:
             logits[1:, again] = slope[1:] * one + offset[1:]
         likely = again & (logits.mean(axis=0) > _EVERY_SIDE)
         if likely.any():
-            left = [[k for k in range(net.n_views) if k not in own] for net, own in zip(voters, seen, strict=True)]
+            left = [[k for k in range(net.n_views) if k not in sides] for net, sides in zip(voters, seen, strict=True)]
             more = slope * _looks(voters, pixels[likely], conditions[likely], left) + offset
-            weight = np.array([[len(own) / net.n_views] for net, own in zip(voters, seen, strict=True)])
+            weight = np.array([[len(sides) / net.n_views] for net, sides in zip(voters, seen, strict=True)])
             logits[:, likely] = weight * logits[:, likely] + (1 - weight) * more
         return logits
 
@@ -134,7 +134,8 @@ def upright(pixels: Tensor) -> Tensor:
     """Scaled pixels (N, 6, S, S), turned and mirrored until the brightest quadrant is the first, its brighter neighbour
     beside it.
 
-    So a network that looks from one side sees a cutout and the same cutout turned or mirrored alike.
+    So a network that looks from one side sees a cutout and the same cutout turned or mirrored alike. Training draws all
+    eight poses, of which this is one.
     """
     half = pixels.shape[-1] // 2
     flux = pixels[:, :N_SLOTS].sum(1)
