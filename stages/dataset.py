@@ -209,6 +209,18 @@ def parts_of(truth: pd.DataFrame) -> npt.NDArray[np.str_]:
     return np.where(truth["part"].isin(PARTS), truth["part"], parts).astype(np.str_)
 
 
+def like_lone_objects(truth: pd.DataFrame, min_theta_e_seeing: float, max_arc_contrast: float) -> BoolArray:
+    """Lenses (n,) that no one could tell from a lone galaxy, star or smudge.
+
+    Their Einstein radius is below `min_theta_e_seeing` times the seeing, or the arc of a lensed galaxy is brighter than
+    `max_arc_contrast` times its deflector.
+    """
+    lens = (truth["label"] == 1).to_numpy()
+    small = (truth["theta_e_arcsec"] < min_theta_e_seeing * truth["seeing_arcsec"]).to_numpy()
+    alone = ((truth["arc_contrast"] > max_arc_contrast) & (truth["kind"] == "lens_galaxy")).to_numpy()
+    return np.asarray(lens & (small | alone))
+
+
 def native_positions(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
     """List columns as an (n, 2) array of positions."""
     return np.column_stack([np.asarray(xs, float), np.asarray(ys, float)]).reshape(-1, 2)

@@ -15,7 +15,7 @@ from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig, pixel_arcsec
 from stages.augment import drop, patches, photometric, refill
 from stages.cache import Cached, cached
 from stages.config import to_mapping
-from stages.dataset import DatasetError, fingerprint
+from stages.dataset import DatasetError, fingerprint, like_lone_objects
 from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
@@ -70,12 +70,16 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
 
 
 def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows]:
-    """Training rows of visible arcs, and of everything else but arcs too faint to be seen."""
+    """Training rows of visible arcs, and of everything that is no lens or has no extended source.
+
+    Arcs too faint to be seen, and those of lenses that look like lone objects, are left out.
+    """
     arc = has_arc(data, np.arange(len(data.truth)), config)
     truth = data.truth
     faint = (truth["label"] == 1).to_numpy() & ~arc & (truth["kind"] == "lens_galaxy").to_numpy()
+    lone = like_lone_objects(truth, config.min_theta_e_seeing, config.max_arc_contrast)
     train_part = (truth["part"] == "train").to_numpy()
-    return np.flatnonzero(train_part & arc), np.flatnonzero(train_part & ~arc & ~faint)
+    return np.flatnonzero(train_part & arc & ~lone), np.flatnonzero(train_part & ~arc & ~faint)
 
 
 def held_out(data: Cached, part: str) -> Rows:

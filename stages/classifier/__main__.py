@@ -14,7 +14,7 @@ from pathlib import Path
 from stages import config as configuration
 from stages.classifier.adapt import command as adapt_command
 from stages.classifier.audit import audit
-from stages.classifier.distil import distil
+from stages.classifier.distil import distil, succeed
 from stages.classifier.evaluate import evaluate
 from stages.classifier.join import join
 from stages.classifier.model import ClassifierConfig
@@ -69,16 +69,18 @@ def audit_command(argv: Sequence[str]) -> int:
 
 
 def distil_command(argv: Sequence[str]) -> int:
-    """`distil --weights FILE --data DIR --out DIR --config FILE`: a fast first look for an ensemble."""
+    """`distil --weights FILE --data DIR --out DIR [--succeed]`: a fast first look for an ensemble, or its successor."""
     parser = argparse.ArgumentParser(prog="python -m stages.classifier distil")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
-    parser.add_argument("--data", type=Path, required=True, help="data sets whose labels are not used")
+    parser.add_argument("--data", type=Path, required=True, help="data sets whose labels are not learned")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=CONFIG_DIR / "classifier_first.yaml")
+    parser.add_argument("--succeed", action="store_true", help="make networks that take the ensemble's place")
+    parser.add_argument("--config", type=Path, help="classifier_first.yaml, or classifier_successor.yaml, of configs/")
     options = parser.parse_args(argv)
+    make, name = (succeed, "classifier_successor") if options.succeed else (distil, "classifier_first")
     try:
-        config = configuration.load(ClassifierConfig, options.config)
-        print(distil(options.weights, config, options.data, options.out))
+        config = configuration.load(ClassifierConfig, options.config or CONFIG_DIR / f"{name}.yaml")
+        print(make(options.weights, config, options.data, options.out))
     except (DatasetError, WeightsError, configuration.ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

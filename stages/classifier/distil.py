@@ -1,6 +1,7 @@
-"""A fast network that answers as an ensemble does, for a first look at everything (Hinton et al. 2015).
+"""Networks that learn an ensemble's answers instead of labels (Hinton et al. 2015).
 
-What it takes for certainly no lens, the ensemble need not see. It learns the ensemble's probabilities, not the labels.
+`distil` makes a fast one for a first look at everything: what it takes for certainly no lens, the ensemble need not
+see. `succeed` makes ones that take the ensemble's place.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 from scipy.special import logit as scipy_logit
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -20,15 +22,17 @@ from torch import Tensor
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.domain import fitted
+from stages.classifier.join import calibrated
 from stages.classifier.model import FRAME, ClassifierConfig
-from stages.classifier.networks import Classifier, build, logits_of
+from stages.classifier.networks import Classifier, logits_of
 from stages.classifier.predict import Predictor, load
+from stages.classifier.train import CALIBRATION, begin
 from stages.config import to_mapping
-from stages.dataset import DatasetError
+from stages.dataset import DatasetError, fingerprint
 from stages.records import FloatArray
 from stages.training import answer, fit
+from stages.weights import Card, load_card, save
 from stages.weights import load as load_state
-from stages.weights import save
 
 Rows = npt.NDArray[np.intp]
 _MAYBE = 0.05  # half of a batch is drawn from what the ensemble gives at least this probability
@@ -43,21 +47,10 @@ def distil(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pat
     `config` names the fast network, its schedule and augmentation; labels and `members` are not used. The cut below
     which the ensemble does not look is set on held-out systems so that 99.8% of what it selects pass.
     """
-    teacher = load(weights)
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
-    part = data.truth["part"].to_numpy()
-    rows, held_out = np.flatnonzero(part == "train"), np.flatnonzero(part == "validation")
-    answers = np.full(len(part), np.nan)
-    used = np.concatenate([rows, held_out])
-    answers[used] = _answers(teacher, data, used, out_dir / "answers.npy")
-    if (answers[held_out] >= _SELECTED).sum() < 4 or (answers[rows] >= _MAYBE).sum() < 4:
-        raise DatasetError(f"{data_dir}: the ensemble finds too few lenses. Simulate more with sim/generate.py.")
-    torch.manual_seed(config.seed)
-    net = fit(
-        build(config.network, config.width, config.dropout).to(memory_format=torch.channels_last),
-        partial(_loss, data=data, rows=rows, maybe=rows[answers[rows] >= _MAYBE], answers=answers, config=config),
-        lambda n, _: _likeness(n, data, held_out, answers), config.schedule, out_dir, "first", config.seed,
-    )  # fmt: skip
+    answers = _answers(load(weights), data, out_dir / "answers.npy")
+    net = _learn(begin(config, 0), data, answers, config, out_dir, "first", config.seed)
+    held_out = _rows(data, "validation")
     logit, said = logits_of(net, data, held_out, 1), answers[held_out]
     cut = float(np.quantile(logit[said >= _SELECTED], 1 - _KEPT))
     below = logit <= cut
@@ -78,14 +71,61 @@ def distil(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pat
     return path
 
 
-def _answers(teacher: Predictor, data: Cached, rows: Rows, path: Path) -> FloatArray:
-    """The ensemble's probabilities (n,) of rows as they lie; kept in a file, as they take minutes."""
-    if path.is_file() and len(known := np.load(path)) == len(rows):
-        return np.asarray(known, float)
-    logit = np.mean([logits_of(net, data, rows, 1) for net in teacher.members], axis=0)
-    p = 1 / (1 + np.exp(-(teacher.slope * logit + teacher.offset)))
-    np.save(path, p)
-    return np.asarray(p)
+def succeed(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Path) -> Path:
+    """Train `config.members` networks on an ensemble's answers, to take its place; `out_dir/classifier.safetensors`.
+
+    `config` names them, their schedule and augmentation and what they `start` from; labels only calibrate the result,
+    on held-out systems that the configuration lets in.
+    """
+    data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
+    answers = _answers(load(weights), data, out_dir / "answers.npy")
+    state: dict[str, Tensor] = {}
+    likeness = {}
+    for member in range(config.members):
+        name = f"successor-{member}"
+        net = _learn(begin(config, member), data, answers, config, out_dir, name, config.seed + member)
+        likeness[name] = _likeness(net, data, _rows(data, "validation"), answers)
+        state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
+    taught = load_card(weights)
+    own = to_mapping(config) | {"first": "", "start": Path(config.start).name}
+    card = Card("classifier", "1", own, taught.domain, taught.data | fingerprint(data_dir), likeness, CALIBRATION)
+    return calibrated(out_dir / "classifier.safetensors", state, card, data)
+
+
+def _learn(
+    net: Classifier, data: Cached, answers: FloatArray, config: ClassifierConfig, out_dir: Path, name: str, seed: int
+) -> Classifier:
+    """Train a network on answers (n,); raises DatasetError where they hold too few lenses."""
+    rows, held_out = _rows(data, "train"), _rows(data, "validation")
+    if (answers[held_out] >= _SELECTED).sum() < 4 or (answers[rows] >= _MAYBE).sum() < 4:
+        raise DatasetError(
+            f"{name}: the ensemble finds too few lenses in the data. Simulate more with sim/generate.py."
+        )
+    torch.manual_seed(seed)
+    return fit(
+        net, partial(_loss, data=data, rows=rows, maybe=rows[answers[rows] >= _MAYBE], answers=answers, config=config),
+        lambda n, _: _likeness(n, data, held_out, answers), config.schedule, out_dir, name, seed,
+    )  # fmt: skip
+
+
+def _rows(data: Cached, part: str) -> Rows:
+    return np.flatnonzero(data.truth["part"].to_numpy() == part)
+
+
+def _answers(teacher: Predictor, data: Cached, path: Path) -> FloatArray:
+    """The ensemble's probabilities (n,) of what is trained on and held out, as it lies, NaN elsewhere.
+
+    Kept in a file, as they take minutes.
+    """
+    used = np.concatenate([_rows(data, "train"), _rows(data, "validation")])
+    answers = np.full(len(data.truth), np.nan)
+    if path.is_file() and len(known := np.load(path)) == len(used):
+        answers[used] = known
+        return answers
+    logit = np.mean([logits_of(net, data, used, 1) for net in teacher.members], axis=0)
+    answers[used] = expit(teacher.slope * logit + teacher.offset)
+    np.save(path, answers[used])
+    return answers
 
 
 def _loss(

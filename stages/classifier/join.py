@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stages import config as configuration
-from stages.cache import cached
+from stages.cache import Cached, cached
 from stages.classifier.domain import fitted
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import logits_of
@@ -61,20 +62,22 @@ def join(paths: Sequence[Path], data_dir: Path, out_dir: Path, chosen: Sequence[
         "members": len(chosen), "networks": [kinds[member] for member in chosen], "start": "", "first": ""
     }  # fmt: skip
     card = Card("classifier", "1", merged, domain, {n: d for c in cards for n, d in c.data.items()}, {}, CALIBRATION)
-    path = out_dir / "classifier.safetensors"
-    return _calibrated(path, state, card, data_dir, out_dir)
+    return calibrated(out_dir / "classifier.safetensors", state, card, cached(data_dir, FRAME, out_dir / "cache"))
 
 
-def _calibrated(path: Path, state: dict[str, Tensor], card: Card, data_dir: Path, out_dir: Path) -> Path:
+def calibrated(path: Path, state: dict[str, Tensor], card: Card, data: Cached) -> Path:
+    """Write weights whose mean logit is calibrated on the held-out systems that the card's configuration lets in.
+
+    The card's figures gain those of validation; returns `path`.
+    """
     save(path, state | {"calibration": torch.tensor([1.0, 0.0], dtype=torch.float64)}, card)
-    data = cached(data_dir, FRAME, out_dir / "cache")
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
     rows = np.sort(np.concatenate(usable(data, config, "validation")))
     members = load(path).members
     logit = np.mean([logits_of(net, data, rows) for net in members], axis=0)
     label = data.truth["label"].to_numpy()[rows]
     slope, offset = platt(logit, label)
-    card = Card(**{**vars(card), "metrics": {"validation": scores(slope * logit + offset, label)}, "sha256": ""})
+    card = replace(card, metrics=card.metrics | {"validation": scores(slope * logit + offset, label)}, sha256="")
     state |= fitted(members[0], data).state()
     save(path, state | {"calibration": torch.tensor([slope, offset], dtype=torch.float64)}, card)
     return path

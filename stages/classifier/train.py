@@ -19,7 +19,7 @@ from stages.classifier.domain import fitted
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build, logits_of
 from stages.config import to_mapping
-from stages.dataset import DatasetError, fingerprint
+from stages.dataset import DatasetError, fingerprint, like_lone_objects
 from stages.mining import Negatives
 from stages.training import answer, fit, platt
 from stages.weights import Card, go_on, learned, load, save
@@ -51,7 +51,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str =
             data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / name
         )
         net = fit(
-            _begin(config, member).to(device), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
+            begin(config, member).to(device), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
             partial(_check, data=unseen, rows=validation, others=others), config.schedule, out_dir, name,
             config.seed + member,
         )  # fmt: skip
@@ -81,11 +81,10 @@ def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -
     """
     truth = data.truth
     hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
-    hidden |= truth["arc_contrast"] > config.max_arc_contrast
-    faint = (truth["kind"] == "lens_galaxy") & hidden
-    faint |= (truth["label"] == 1) & (truth["theta_e_arcsec"] < config.min_theta_e_seeing * truth["seeing_arcsec"])
+    left_out = (truth["kind"] == "lens_galaxy") & hidden
+    left_out |= like_lone_objects(truth, config.min_theta_e_seeing, config.max_arc_contrast)
     pair = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
-    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[faint]))
+    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[left_out]))
     return (
         np.flatnonzero((keep & (truth["label"] == 1)).to_numpy()),
         np.flatnonzero((keep & (truth["label"] == 0)).to_numpy()),
@@ -102,7 +101,7 @@ def domain_of(data: Cached) -> dict[str, Any]:
     }
 
 
-def _begin(config: ClassifierConfig, member: int) -> Classifier:
+def begin(config: ClassifierConfig, member: int) -> Classifier:
     """A fresh network, or one of the members of the weights to go on from."""
     net = build(config.network_of(member), config.width, config.dropout)
     if config.start:

@@ -9,9 +9,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from stages.arcs.calibration import Calibration, coverage
-from stages.arcs.model import ArcNet, ArcOutput, measured
+from stages.arcs.model import ArcNet, ArcOutput, ArcsConfig, measured
 from stages.arcs.predict import load
-from stages.arcs.train import radius_weights
+from stages.arcs.train import radius_weights, usable
 from stages.cache import Cached
 from stages.changes import one_band
 from stages.config import WEIGHTS_DIR
@@ -60,6 +60,23 @@ def test_quarter_turns_about_the_middle_change_nothing_in_polar() -> None:
     np.testing.assert_allclose(turned.score, upright.score, atol=1e-4)
     np.testing.assert_allclose(turned.theta_pix, upright.theta_pix, atol=1e-2)
     np.testing.assert_allclose(turned.mask, np.rot90(upright.mask, 1, (1, 2)), atol=1e-3)
+
+
+def test_what_the_arc_stage_learns_from() -> None:
+    rows = [
+        ("lens_galaxy", 1, 90.0, 1.5, 1.0), ("twin", 0, 0.0, np.nan, 0.0),
+        ("lens_galaxy", 1, 5.0, 1.5, 1.0),  # too faint
+        ("lens_galaxy", 1, 90.0, 0.5, 1.0),  # smaller than the seeing
+        ("lens_galaxy", 1, 90.0, 1.5, 9.0),  # no deflector to be seen
+        ("lens_quasar", 1, 5.0, 1.5, 0.0),  # points, but no arc
+    ]  # fmt: skip
+    truth = pd.DataFrame(rows, columns=["kind", "label", "arc_snr", "theta_e_arcsec", "arc_contrast"])
+    truth = truth.assign(part="train", seeing_arcsec=0.7)
+    data = Cached(*(np.empty(0) for _ in range(3)), truth)
+    arcs, others = usable(data, ArcsConfig())
+    assert (arcs.tolist(), others.tolist()) == ([0, 3, 4], [1, 5])
+    arcs, others = usable(data, ArcsConfig(min_theta_e_seeing=1.0, max_arc_contrast=4.0))
+    assert (arcs.tolist(), others.tolist()) == ([0], [1, 5])
 
 
 def test_median_and_width_of_a_known_distribution() -> None:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from scipy.stats import spearmanr
 
 from sim.generate import main as generate
 from stages import weights
 from stages.cache import cached
 from stages.classifier.adapt import keep_first_look
-from stages.classifier.distil import distil
+from stages.classifier.distil import distil, succeed
 from stages.classifier.join import join
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.predict import Predictor, load, upright
@@ -210,6 +211,30 @@ def test_a_first_look_learns_the_ensemble_and_sends_it_what_may_be_a_lens(data_d
     kept, _ = load(alone)._first_look(*inputs(cutouts))
     np.testing.assert_allclose(kept, logit, atol=1e-6)
     assert weights.load_card(tmp_path / "both" / "classifier.safetensors").metrics["first_look"]["kept"] > 0.99
+
+
+def test_a_successor_answers_as_the_ensemble_does_whatever_the_labels_say(data_dir: Path, tmp_path: Path) -> None:
+    state, card = weights.load(train(replace(TINY, members=2), data_dir, tmp_path / "ensemble"))
+    last = [f"member{k}.head.3.{name}" for k in (0, 1) for name in ("weight", "bias")]
+    contrary = state | {key: -state[key] for key in last}
+    cutouts = list(next(read_shards(data_dir)).cutouts)
+    how = replace(TINY, width=8, schedule=Schedule(60, 32, 0.01, warmup_steps=5, ema=0.9, check_steps=60))
+    for name, teacher in (("alike", state), ("contrary", contrary)):
+        told = tmp_path / name / "told.safetensors"
+        weights.save(told, teacher, card)
+        answer = mean_logit(load(told), cutouts)
+        sharp = torch.tensor([4 / answer.std(), -4 * np.median(answer) / answer.std()], dtype=torch.float64)
+        weights.save(told, teacher | {"calibration": sharp}, card)
+        made = succeed(told, how, data_dir, tmp_path / name)
+        assert spearmanr(mean_logit(load(made), cutouts), answer).statistic > 0.5, name
+        assert weights.load_card(made).config["members"] == 1
+        assert weights.load_card(made).metrics["successor-0"]["rank_correlation"] > 0.3
+
+
+def mean_logit(predictor: Predictor, cutouts: list[Cutout]) -> np.ndarray:
+    """Of all members, before calibration, as the cutouts lie."""
+    with torch.inference_mode():
+        return np.mean([net(*inputs(cutouts)).double().numpy() for net in predictor.members], axis=0)
 
 
 def voted(predictor: Predictor, cutouts: list[Cutout]) -> np.ndarray:
