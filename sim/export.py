@@ -30,6 +30,8 @@ TRUTH = (
     "n_images_with_centre",
     "coverage_deg",
     "arc_snr",
+    "arc_contrast",
+    "seeing_arcsec",
 )
 
 

@@ -209,16 +209,21 @@ def parts_of(truth: pd.DataFrame) -> npt.NDArray[np.str_]:
     return np.where(truth["part"].isin(PARTS), truth["part"], parts).astype(np.str_)
 
 
-def like_lone_objects(truth: pd.DataFrame, min_theta_e_seeing: float, max_arc_contrast: float) -> BoolArray:
-    """Lenses (n,) that no one could tell from a lone galaxy, star or smudge.
+def unclear_lenses(
+    truth: pd.DataFrame, *, min_arc_snr: float = 0.0, min_arc_contrast: float = 0.0, max_arc_contrast: float = np.inf,
+    min_theta_e_seeing: float = 0.0,
+) -> BoolArray:  # fmt: skip
+    """Lenses (n,) that cannot be told from a lone galaxy, star or smudge.
 
-    Their Einstein radius is below `min_theta_e_seeing` times the seeing, or the arc of a lensed galaxy is brighter than
-    `max_arc_contrast` times its deflector.
+    The arc of a lensed galaxy has less than `min_arc_snr` or is less than `min_arc_contrast` or more than
+    `max_arc_contrast` times as bright as its deflector; or the Einstein radius, whatever the source, is below
+    `min_theta_e_seeing` times the seeing.
     """
-    lens = (truth["label"] == 1).to_numpy()
-    small = (truth["theta_e_arcsec"] < min_theta_e_seeing * truth["seeing_arcsec"]).to_numpy()
-    alone = ((truth["arc_contrast"] > max_arc_contrast) & (truth["kind"] == "lens_galaxy")).to_numpy()
-    return np.asarray(lens & (small | alone))
+    contrast = truth["arc_contrast"]
+    hidden = (truth["arc_snr"] < min_arc_snr) | (contrast < min_arc_contrast) | (contrast > max_arc_contrast)
+    small = truth["theta_e_arcsec"] < min_theta_e_seeing * truth["seeing_arcsec"]
+    lens = truth["label"] == 1
+    return np.asarray(lens & (small | (hidden & (truth["kind"] == "lens_galaxy"))))
 
 
 def native_positions(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:

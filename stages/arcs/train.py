@@ -15,7 +15,7 @@ from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig, pixel_arcsec
 from stages.augment import drop, patches, photometric, refill
 from stages.cache import Cached, cached
 from stages.config import to_mapping
-from stages.dataset import DatasetError, fingerprint, like_lone_objects
+from stages.dataset import DatasetError, fingerprint, unclear_lenses
 from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
@@ -77,9 +77,11 @@ def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows]:
     arc = has_arc(data, np.arange(len(data.truth)), config)
     truth = data.truth
     faint = (truth["label"] == 1).to_numpy() & ~arc & (truth["kind"] == "lens_galaxy").to_numpy()
-    lone = like_lone_objects(truth, config.min_theta_e_seeing, config.max_arc_contrast)
+    unclear = unclear_lenses(
+        truth, max_arc_contrast=config.max_arc_contrast, min_theta_e_seeing=config.min_theta_e_seeing
+    )
     train_part = (truth["part"] == "train").to_numpy()
-    return np.flatnonzero(train_part & arc & ~lone), np.flatnonzero(train_part & ~arc & ~faint)
+    return np.flatnonzero(train_part & arc & ~unclear), np.flatnonzero(train_part & ~arc & ~faint)
 
 
 def held_out(data: Cached, part: str) -> Rows:

@@ -12,7 +12,7 @@ import pandas as pd
 from stages import metrics
 from stages.classifier.evaluate import calibration_error
 from stages.classifier.predict import load
-from stages.dataset import parts_of, read_shards
+from stages.dataset import parts_of, read_shards, unclear_lenses
 from stages.records import FloatArray
 from stages.weights import Card
 
@@ -71,8 +71,8 @@ def held_out(data: Path, card: Card) -> pd.DataFrame:
     tables = [shard.truth[parts_of(shard.truth) == "test"] for shard in read_shards(data)]
     truth = pd.concat(tables, ignore_index=True)
     limits = card.config
-    hidden = (truth["arc_snr"] < limits["min_arc_snr"]) | (truth["arc_contrast"] < limits["min_arc_contrast"])
-    lens = (truth["label"] == 1) & ~((truth["kind"] == "lens_galaxy") & hidden)
+    unclear = unclear_lenses(truth, min_arc_snr=limits["min_arc_snr"], min_arc_contrast=limits["min_arc_contrast"])
+    lens = (truth["label"] == 1) & ~unclear
     keep = lens | ((truth["label"] == 0) & truth["kind"].isin(_HELD_OUT_KINDS))
     chosen: pd.DataFrame = truth.loc[keep, ["label", "system"]].reset_index(drop=True)
     chosen["row"] = np.flatnonzero(keep.to_numpy())

@@ -19,7 +19,7 @@ from stages.classifier.domain import fitted
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build, logits_of
 from stages.config import to_mapping
-from stages.dataset import DatasetError, fingerprint, like_lone_objects
+from stages.dataset import DatasetError, fingerprint, unclear_lenses
 from stages.mining import Negatives
 from stages.training import answer, fit, platt
 from stages.weights import Card, go_on, learned, load, save
@@ -80,11 +80,12 @@ def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -
     teach noise, and their twins.
     """
     truth = data.truth
-    hidden = (truth["arc_snr"] < config.min_arc_snr) | (truth["arc_contrast"] < config.min_arc_contrast)
-    left_out = (truth["kind"] == "lens_galaxy") & hidden
-    left_out |= like_lone_objects(truth, config.min_theta_e_seeing, config.max_arc_contrast)
+    unclear = unclear_lenses(
+        truth, min_arc_snr=config.min_arc_snr, min_arc_contrast=config.min_arc_contrast,
+        max_arc_contrast=config.max_arc_contrast, min_theta_e_seeing=config.min_theta_e_seeing,
+    )  # fmt: skip
     pair = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
-    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[left_out]))
+    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[unclear]))
     return (
         np.flatnonzero((keep & (truth["label"] == 1)).to_numpy()),
         np.flatnonzero((keep & (truth["label"] == 0)).to_numpy()),

@@ -1,7 +1,7 @@
 """Train, evaluate or apply the ranking: python -m stages.ranking train --data RUN... --truth CSV... --out weights.
 
 Each RUN is a scan of simulations, or of lenses painted on real sky, with `pipeline.py --all`; each CSV has the columns
-id, system and label, as `sim/export.py` writes them.
+id, system and label, and what `--config` needs to leave out unclear lenses, as `sim/export.py` writes them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stages import config as configuration
 from stages import metrics
-from stages.config import WEIGHTS_DIR
-from stages.dataset import split_of
+from stages.config import CONFIG_DIR, WEIGHTS_DIR
+from stages.dataset import split_of, unclear_lenses
 from stages.prior import restated
 from stages.ranking import model
+from stages.ranking.model import RankingConfig
 from stages.records import FloatArray
 from stages.weights import WeightsError
 
@@ -32,12 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--truth", type=Path, nargs="+", required=True, help="the truth of each run")
     parser.add_argument("--out", type=Path, default=WEIGHTS_DIR)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "ranking.json")
+    parser.add_argument("--config", type=Path, default=CONFIG_DIR / "ranking.yaml")
     options = parser.parse_args(argv)
     if len(options.data) != len(options.truth):
         parser.error("give one --truth for each run in --data")
     try:
         carry_out(options)
-    except (OSError, WeightsError) as error:
+    except (OSError, WeightsError, configuration.ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -45,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def carry_out(options: argparse.Namespace) -> None:
     """Train or evaluate, as the command line asks."""
-    table, label = labelled_rows(options.data, options.truth)
+    config = configuration.load(RankingConfig, options.config)
+    table, label = labelled_rows(options.data, options.truth, config)
     if options.verb == "evaluate":
         print_figures(figures(model.load(options.weights), table, label))
         return
@@ -54,19 +58,24 @@ def carry_out(options: argparse.Namespace) -> None:
     print_figures(shown)
     notes: dict[str, object] = {
         "data": {"n": len(table), "lenses": int(label.sum())},
+        "config": configuration.to_mapping(config),
         "metrics_on_unseen_systems": shown,
     }
     model.save(model.fit(table, label), options.out / "ranking.json", notes)
 
 
-def labelled_rows(runs: Sequence[Path], truths: Sequence[Path]) -> tuple[pd.DataFrame, FloatArray]:
-    """Scored candidates of runs that have a label, in id order within each, and the labels."""
-    tables, labels = zip(*(_labelled_rows(*pair) for pair in zip(runs, truths, strict=True)), strict=True)
+def labelled_rows(
+    runs: Sequence[Path], truths: Sequence[Path], config: RankingConfig
+) -> tuple[pd.DataFrame, FloatArray]:
+    """Scored candidates of runs that have a label, without unclear lenses, in id order within each; and the labels."""
+    tables, labels = zip(*(_labelled_rows(*pair, config) for pair in zip(runs, truths, strict=True)), strict=True)
     return pd.concat(tables, ignore_index=True), np.concatenate(labels)
 
 
-def _labelled_rows(run: Path, truth: Path) -> tuple[pd.DataFrame, FloatArray]:
+def _labelled_rows(run: Path, truth: Path, config: RankingConfig) -> tuple[pd.DataFrame, FloatArray]:
     labels = pd.read_csv(truth, dtype={"id": str, "system": str}).set_index("id")
+    if {"kind", "arc_snr", "arc_contrast", "theta_e_arcsec", "seeing_arcsec"} <= set(labels):  # known of simulations
+        labels = labels[~unclear_lenses(labels, **configuration.to_mapping(config))]
     table = pd.read_parquet(run / "candidates.parquet")
     table = table[table["id"].isin(labels.index) & table["p_lens"].notna()].sort_values("id")
     prior = json.loads((run / "run.json").read_text())["configuration"]["prior"]

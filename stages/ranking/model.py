@@ -26,6 +26,20 @@ _CLIP = 1e-4
 
 
 @dataclass(frozen=True)
+class RankingConfig:
+    """Settings of the ranking; see `configs/ranking.yaml`.
+
+    min_arc_snr, min_arc_contrast, max_arc_contrast, min_theta_e_seeing : lenses that cannot be told from lone objects
+    (`stages.dataset.unclear_lenses`) are left out of the fit: what the stages say of them is noise.
+    """
+
+    min_arc_snr: float = 0.0
+    min_arc_contrast: float = 0.0
+    max_arc_contrast: float = 1e6
+    min_theta_e_seeing: float = 0.0
+
+
+@dataclass(frozen=True)
 class Linear:
     """One logistic regression: coefficients on standardised features."""
 

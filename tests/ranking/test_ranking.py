@@ -11,6 +11,7 @@ from stages import metrics
 from stages.prior import restated
 from stages.ranking import model
 from stages.ranking.__main__ import labelled_rows, main
+from stages.ranking.model import RankingConfig
 from stages.weights import WeightsError
 
 
@@ -105,7 +106,7 @@ def test_the_command_trains_on_labelled_rows_and_evaluates(tmp_path: Path, capsy
     (tmp_path / "run.json").write_text('{"configuration": {"prior": 0.001}}')
     truth = pd.DataFrame({"id": rows["id"], "system": [f"s{k // 2}" for k in range(400)], "label": label})
     truth.iloc[10:].sample(frac=1, random_state=0).to_csv(tmp_path / "truth.csv", index=False)
-    read, found = labelled_rows([tmp_path], [tmp_path / "truth.csv"])
+    read, found = labelled_rows([tmp_path], [tmp_path / "truth.csv"], RankingConfig())
     assert read["id"].tolist() == rows["id"].tolist()[10:]
     np.testing.assert_array_equal(found, label[10:])
     np.testing.assert_allclose(read["p_lens"], rows["p_lens"][10:])
@@ -115,6 +116,25 @@ def test_the_command_trains_on_labelled_rows_and_evaluates(tmp_path: Path, capsy
     assert main(["evaluate", *common, "--weights", str(tmp_path / "ranking.json")]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["auroc_score"] > shown["auroc_p_lens"] > 0.8
+
+
+def test_lenses_that_cannot_be_seen_as_such_are_left_out_where_the_truth_says_so(tmp_path: Path) -> None:
+    rows, _ = table(4, 0)
+    rows.insert(0, "id", list("abcd"))
+    rows.to_parquet(tmp_path / "candidates.parquet")
+    (tmp_path / "run.json").write_text('{"configuration": {"prior": 0.5}}')
+    truth = pd.DataFrame(
+        {
+            "id": list("abcd"), "label": [1, 1, 1, 0], "kind": [*3 * ["lens_galaxy"], "twin"],
+            "arc_snr": [90, 5, 90, 0], "arc_contrast": [1, 1, 1, 0], "theta_e_arcsec": [1.5, 1.5, 0.5, np.nan],
+            "seeing_arcsec": 4 * [0.7],
+        }
+    )  # fmt: skip
+    limits = RankingConfig(min_arc_snr=35.0, min_theta_e_seeing=1.0)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    assert labelled_rows([tmp_path], [tmp_path / "truth.csv"], limits)[0]["id"].tolist() == ["a", "d"]
+    truth[["id", "label"]].to_csv(tmp_path / "truth.csv", index=False)
+    assert labelled_rows([tmp_path], [tmp_path / "truth.csv"], limits)[0]["id"].tolist() == list("abcd")
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
