@@ -2,7 +2,7 @@
 
 Both are asked at one threshold on `p_lens`: what a share --fpr of the run's real non-lenses pass (truth columns id and
 label, 1 lens, 0 not; --kind keeps one kind of non-lenses). Printed are the recalls of real lenses and of simulated
-lensed galaxies above it, all and those with arcs as visible as the weights were trained on, and the difference; with
+lensed galaxies above it, all and those as clear as the weights were trained on, and the difference; with
 95% intervals by bootstrap of real lenses, real non-lenses and simulations. --weights are those of the runs (several:
 each run had its own); --data are data sets of the same survey that they never saw, such as another seed.
 """
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.accuracy import candidates, truths
 from stages import metrics
 from stages.classifier.evaluate import scored
+from stages.classifier.model import unclear
 from stages.config import WEIGHTS_DIR
 from stages.records import FloatArray
 from stages.weights import load_card
@@ -43,11 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         truth.loc[truth["label"] == 1, "id"], others["id"]))  # fmt: skip
     seen = pd.concat([scored(path, options.data) for path in options.weights])
     seen = seen[seen["kind"] == "lens_galaxy"]
-    limits = load_card(options.weights[0]).config
-    visible = (seen["arc_snr"] >= limits["min_arc_snr"]) & (seen["arc_contrast"] >= limits["min_arc_contrast"])
     print(f"{len(real)} real lenses, {len(other)} real non-lenses, FPR {options.fpr:g}")
     print(f"real lenses: {shown([real], other, options.fpr)}")
-    for name, chosen in (("simulated lenses", seen), ("visible ones", seen[visible])):
+    for name, chosen in (
+        ("simulated lenses", seen),
+        ("clear ones", seen[~unclear(seen, load_card(options.weights[0]).config)]),
+    ):
         simulated = chosen["p_lens"].to_numpy()
         print(f"{name} ({len(simulated)}): {shown([simulated], other, options.fpr)}")
         print(f"  more than of real ones: {shown([simulated, real], other, options.fpr)}")

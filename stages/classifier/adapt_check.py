@@ -11,8 +11,9 @@ import pandas as pd
 
 from stages import metrics
 from stages.classifier.evaluate import calibration_error
+from stages.classifier.model import unclear
 from stages.classifier.predict import load
-from stages.dataset import parts_of, read_shards, unclear_lenses
+from stages.dataset import parts_of, read_shards
 from stages.records import FloatArray
 from stages.weights import Card
 
@@ -70,9 +71,7 @@ def held_out(data: Path, card: Card) -> pd.DataFrame:
     """
     tables = [shard.truth[parts_of(shard.truth) == "test"] for shard in read_shards(data)]
     truth = pd.concat(tables, ignore_index=True)
-    limits = card.config
-    unclear = unclear_lenses(truth, min_arc_snr=limits["min_arc_snr"], min_arc_contrast=limits["min_arc_contrast"])
-    lens = (truth["label"] == 1) & ~unclear
+    lens = (truth["label"] == 1) & ~unclear(truth, card.config)
     keep = lens | ((truth["label"] == 0) & truth["kind"].isin(_HELD_OUT_KINDS))
     chosen: pd.DataFrame = truth.loc[keep, ["label", "system"]].reset_index(drop=True)
     chosen["row"] = np.flatnonzero(keep.to_numpy())

@@ -14,17 +14,18 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from torch import Tensor
 
 from stages import metrics
-from stages.classifier.model import FRAME
+from stages.classifier.model import FRAME, unclear
 from stages.classifier.predict import Predictor, load
 from stages.classifier.stability import shifts
 from stages.dataset import read_shards, split_of
 from stages.records import BoolArray, Cutout, FloatArray
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA, NetworkInput, network_inputs, resample
+from stages.weights import load_card
 
 matplotlib.use("Agg")
 _CORE_ARCSEC = 3.0
 _PATCH_PIX, _STRIDE_PIX = 8, 4
-_SHOWN = 12
+_MAPPED, _SHOWN = 48, 12
 _SHIFTED_PER_SHARD = 100
 _FOLDS = 5
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -38,15 +39,18 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 def audit(weights: Path, data_dir: Path, out_dir: Path, device: str = "cpu") -> dict[str, float]:
     """Figures on the test systems of labelled data sets; pictures of occlusion maps in `out_dir/occlusion.png`.
 
-    pair_*: logit of a lens less that of its own twin. auroc_NAME: of a forest that sees brightness, colour, noise or
-    centring alone, in cross-validation by system; auroc_network: of the network on the same cutouts. drop_*: how much
-    the logit of a lens falls where its arcs are covered, against places elsewhere that are as large. shift_* : how much
-    p_lens changes when the same cutouts are turned, at another pixel scale, with a band less or masked.
+    Lenses that the weights were not trained on, as none could tell them from lone objects, are left out. pair_*: logit
+    of a lens less that of its own twin. auroc_NAME: of a forest that sees brightness, colour, noise or centring alone,
+    in cross-validation by system; auroc_network: of the network on the same cutouts. drop_*: how much the logit of a
+    lens falls where its arcs are covered, against places elsewhere that are as large, with the standard error of their
+    difference. shift_* : how much p_lens changes when the same cutouts are turned, at another pixel scale, with a band
+    less or masked.
     """
-    predictor = load(weights, device)
+    predictor, limits = load(weights, device), load_card(weights).config
     tables, lenses, some = [], list[tuple[Cutout, BoolArray]](), list[Cutout]()
     for shard in read_shards(data_dir):
-        keep = np.flatnonzero(split_of(shard.truth["system"].tolist()) == "test")
+        tested = split_of(shard.truth["system"].tolist()) == "test"
+        keep = np.flatnonzero(tested & ~unclear(shard.truth, limits))
         if not len(keep):
             continue
         cutouts = [shard.cutouts[k] for k in keep]
@@ -56,11 +60,11 @@ def audit(weights: Path, data_dir: Path, out_dir: Path, device: str = "cpu") -> 
         tables.append(table)
         arcs = np.flatnonzero((truth["kind"] == "lens_galaxy").to_numpy())
         some += cutouts[:_SHIFTED_PER_SHARD]
-        lenses += [(cutouts[k], shard.arc_mask[keep[k]]) for k in arcs[np.argsort(-p[arcs])][: _SHOWN // 2]]
+        lenses += [(cutouts[k], shard.arc_mask[keep[k]]) for k in arcs[np.argsort(-p[arcs])][: _MAPPED // 4]]
     table = pd.concat(tables, ignore_index=True)
     figures = pair_figures(table) | shortcut_figures(table)
     figures |= shifts(predictor, some)
-    return figures | _occlusion(predictor, lenses[:: max(1, len(lenses) // _SHOWN)][:_SHOWN], out_dir)
+    return figures | _occlusion(predictor, lenses[:: max(1, len(lenses) // _MAPPED)][:_MAPPED], out_dir)
 
 
 def shortcuts(seen: NetworkInput) -> dict[str, FloatArray]:
@@ -144,7 +148,8 @@ def _occlusion(predictor: Predictor, lenses: Sequence[tuple[Cutout, BoolArray]],
     if not lenses:
         return {}
     seen = network_inputs([cutout for cutout, _ in lenses], FRAME)
-    figure, axes = plt.subplots(2, len(lenses), figsize=(1.6 * len(lenses), 3.4), squeeze=False)
+    n_shown = min(_SHOWN, len(lenses))
+    figure, axes = plt.subplots(2, n_shown, figsize=(1.6 * n_shown, 3.4), squeeze=False)
     on, off = [], []
     for k, (_, arc) in enumerate(lenses):
         drop = occlusion(predictor, torch.from_numpy(seen.pixels[k]), torch.from_numpy(seen.conditions[k : k + 1]))
@@ -153,6 +158,8 @@ def _occlusion(predictor: Predictor, lenses: Sequence[tuple[Cutout, BoolArray]],
         mask = resample(arc[None].astype(np.float32), whole, FRAME.size_pix, *place)[0][0] > 0.3
         on.append(drop[mask].mean() if mask.any() else np.nan)
         off.append(drop[~mask].mean())
+        if k >= n_shown:
+            continue
         colour = np.clip(seen.pixels[k, [2, 1, 0]].transpose(1, 2, 0) / 3.5, 0, 1)
         axes[0, k].imshow(colour, origin="lower")
         axes[1, k].imshow(drop, origin="lower", cmap="RdBu_r", vmin=-np.abs(drop).max(), vmax=np.abs(drop).max())
@@ -163,4 +170,8 @@ def _occlusion(predictor: Predictor, lenses: Sequence[tuple[Cutout, BoolArray]],
     out_dir.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_dir / "occlusion.png", dpi=100)
     plt.close(figure)
-    return {"n_maps": len(lenses), "drop_on_arcs": float(np.nanmean(on)), "drop_elsewhere": float(np.nanmean(off))}
+    more = np.subtract(on, off)[np.isfinite(on)]
+    return {
+        "n_maps": len(lenses), "drop_on_arcs": float(np.nanmean(on)), "drop_elsewhere": float(np.nanmean(off)),
+        "drop_difference_error": float(more.std(ddof=1) / np.sqrt(len(more))) if len(more) > 1 else float("nan"),
+    }  # fmt: skip

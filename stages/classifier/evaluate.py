@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from stages import metrics
+from stages.classifier.model import unclear
 from stages.classifier.predict import load
-from stages.dataset import shards_to_test, unclear_lenses
+from stages.dataset import shards_to_test
 from stages.prior import restated
 from stages.records import FloatArray
 from stages.strata import TRUTH_COLUMNS, by_stratum, with_strata
@@ -39,9 +40,7 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
         out[name] = figure(lens, other)
         if len(lens) and len(other):
             out[f"{name}_low"], out[f"{name}_high"] = metrics.bootstrap(figure, lens, other, rng, _N_BOOTSTRAP)
-    limits = load_card(weights).config
-    unclear = unclear_lenses(table, min_arc_snr=limits["min_arc_snr"], min_arc_contrast=limits["min_arc_contrast"])
-    shown = table[~unclear]
+    shown = table[~unclear(table, load_card(weights).config)]
     for name, rows in (("calibration_error", table), ("calibration_error_visible", shown)):
         out[name] = calibration_error(rows["p_lens"].to_numpy(), rows["label"].to_numpy(float))
     out["calibration_error_visible_1e-3"] = calibration_error(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
 
 from stages.augment import Augmentation
 from stages.classifier.networks import NETWORKS
+from stages.dataset import unclear_lenses
+from stages.records import BoolArray
 from stages.scaling import Frame
 from stages.training import Schedule
 
 FRAME = Frame(64, 0.1875, sharp_pixel_arcsec=0.11)
+_LIMITS = ("min_arc_snr", "min_arc_contrast", "max_arc_contrast", "min_theta_e_seeing")
 
 
 @dataclass(frozen=True)
@@ -62,3 +69,8 @@ class ClassifierConfig:
     def network_of(self, member: int) -> str:
         """Kind of a member."""
         return self.networks[member] if self.networks else self.network
+
+
+def unclear(truth: pd.DataFrame, config: Mapping[str, Any]) -> BoolArray:
+    """Lenses (n,) that settings, or those in a card, leave out of training: see `stages.dataset.unclear_lenses`."""
+    return unclear_lenses(truth, **{name: config[name] for name in _LIMITS if name in config})

@@ -16,18 +16,16 @@ from stages import metrics
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.domain import fitted
-from stages.classifier.model import FRAME, ClassifierConfig
+from stages.classifier.model import FRAME, ClassifierConfig, unclear
 from stages.classifier.networks import Classifier, build, logits_of
 from stages.config import to_mapping
-from stages.dataset import DatasetError, fingerprint, unclear_lenses
+from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
 from stages.training import answer, fit, platt
 from stages.weights import Card, go_on, learned, load, save
 
 Rows = npt.NDArray[np.intp]
-CALIBRATION = (
-    "Probabilities are calibrated at equal prior on held-out systems that min_arc_snr and min_arc_contrast let in."
-)
+CALIBRATION = "Probabilities are calibrated at equal prior on held-out systems, without lenses that are not trained on."
 
 
 def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str = "cpu") -> Path:
@@ -80,12 +78,8 @@ def usable(data: Cached, config: ClassifierConfig, part: str | None = "train") -
     teach noise, and their twins.
     """
     truth = data.truth
-    unclear = unclear_lenses(
-        truth, min_arc_snr=config.min_arc_snr, min_arc_contrast=config.min_arc_contrast,
-        max_arc_contrast=config.max_arc_contrast, min_theta_e_seeing=config.min_theta_e_seeing,
-    )  # fmt: skip
     pair = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
-    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[unclear]))
+    keep = ((truth["part"] == part) if part else True) & ~pair.isin(set(pair[unclear(truth, to_mapping(config))]))
     return (
         np.flatnonzero((keep & (truth["label"] == 1)).to_numpy()),
         np.flatnonzero((keep & (truth["label"] == 0)).to_numpy()),
