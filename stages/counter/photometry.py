@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import correlate
+from skimage.feature import peak_local_max
 
 from stages.counter.psf import Psf, psf_of
 from stages.records import Cutout, FloatArray
@@ -22,6 +24,7 @@ _DEFLECTOR_FWHM = (0.5, 1.0, 2.0)  # widths (sigma) of the Gaussians that make t
 _HOST_FWHM = 1.2  # width (sigma) of the smooth light under a point
 _PSF_ERROR = 0.03  # part of a pixel's light that the PSF model leaves unexplained
 _FAINTEST = 1e-12
+_PEAK_SNR = 10.0  # of what a matched filter proposes as a point
 # A merged pair against a PSF of another shape than ours: simulated round and elongated stars, seen with a Moffat, look
 # like pairs at most 0.5 FWHM apart or of at most 0.15 of the light, with gains to 280; real pairs gain about 1000.
 _SPLIT_GAIN, _SPLIT_FWHM, _SPLIT_RATIO = 150.0, 0.55, 0.15  # fall of chi2 per unexplained unit; separation; light
@@ -61,6 +64,23 @@ class Leftover:
         enough = free >= 4
         error = np.sqrt(covariance[:, 0, 0] * np.maximum(1.0, chi2 / np.maximum(free, 1)))
         return np.where(enough, answer[:, 0], np.nan), np.where(enough, error, np.nan)
+
+    def peaks(self, known_xy_pix: FloatArray, radius_pix: float, apart_pix: float) -> FloatArray:
+        """Places (k, 2) where what is left looks most like a point, the clearest first, as a matched filter finds them.
+
+        Within `radius_pix` of the middle of known places (n, 2) and no nearer to any of these than `apart_pix`.
+        """
+        half = int(np.ceil(1.5 * self.psf.fwhm_pix))
+        y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+        shape = self.psf.value(x.ravel(), y.ravel()).reshape(x.shape)
+        weight = np.where(self.valid, self.sigma**-2.0, 0.0)
+        light = np.where(self.valid, self.residual - np.median(self.residual[self.valid]), 0.0)
+        own = correlate(weight, shape**2, mode="constant")
+        snr = correlate(light * weight, shape, mode="constant") / np.sqrt(np.maximum(own, _FAINTEST))
+        xy = peak_local_max(snr, min_distance=max(1, int(apart_pix)), threshold_abs=_PEAK_SNR)[:, ::-1].astype(float)
+        inside = np.hypot(*(xy - known_xy_pix.mean(0)).T) <= radius_pix
+        clear = (np.hypot(*(xy[:, None] - known_xy_pix[None]).transpose(2, 0, 1)) > apart_pix).all(1)
+        return np.asarray(xy[inside & clear])
 
 
 @dataclass(frozen=True, eq=False)

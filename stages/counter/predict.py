@@ -31,6 +31,8 @@ _MIN_DEFLECTOR = 0.15
 _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for a lens more than against itself
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
 _SAME_FWHM = 0.35  # after refinement, detections this near are one
+_PEAK_CONFIDENCE = 0.3  # of what the joint fit leaves over
+_MOST_PEAKS, _REACH = 4, 1.7  # how many of these, and how far beyond the three, in units of their distance
 _IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")
 
 
@@ -95,6 +97,9 @@ def count(
     """Measure detections (n, 2), judge them, and look in the pixels for the images that a lens would add."""
     measured, sure = _measured(cutout, xy_pix, confidence, deflector)
     first = _judged(cutout, measured, sure, deflector, trust, prior)
+    fourth = _fourth(cutout, measured, sure, deflector, trust, prior, first)
+    if fourth is not None:
+        return fourth
     new = _confirmed(cutout, first, measured)
     if not len(new):
         return _record(cutout, measured, sure, deflector, trust, first)
@@ -104,6 +109,33 @@ def count(
     if second.log_bayes_factor > first.log_bayes_factor:  # the new image lies where it was looked for: no news
         second = replace(second, log_bayes_factor=first.log_bayes_factor, verdict=first.verdict)
     return _record(cutout, measured, sure, deflector, trust, second)
+
+
+def _fourth(
+    cutout: Cutout, points: Photometry, sure: FloatArray, deflector: FloatArray, trust: float, prior: TheoremConfig,
+    three: Certificate,
+) -> ImageCount | None:  # fmt: skip
+    """Three points and the one among what the joint fit leaves over that makes them a lens, if any does.
+
+    Three images mean four: places are not predicted but taken from the pixels, and the lens must be so much likelier
+    with the fourth as such a place is unlikely to be an image.
+    """
+    if len(points.xy_pix) != 3 or points.leftover is None:
+        return None
+    fwhm = resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
+    known = np.vstack([points.xy_pix, deflector]) if np.isfinite(deflector).all() else points.xy_pix
+    reach = _REACH * float(np.hypot(*(points.xy_pix - known.mean(0)).T).max())
+    best, best_odds = None, _odds(three)
+    for place in points.leftover.peaks(known, reach, APART_FWHM * fwhm)[:_MOST_PEAKS]:
+        start = np.vstack([points.xy_pix, place])
+        more, trusts = _measured(cutout, start, np.append(sure, _PEAK_CONFIDENCE), deflector)
+        if len(more.xy_pix) != 4 or not (more.flux[:, 0] > CONFIRMED_SNR * more.flux_err[:, 0]).all():
+            continue
+        four = _judged(cutout, more, trusts, deflector, trust, prior)
+        odds = _odds(four) + float(logit(np.array(_PEAK_CONFIDENCE)))
+        if four.verdict in LENS_VERDICTS and four.hypothesis == "four_images" and odds > best_odds:
+            best, best_odds = _record(cutout, more, trusts, deflector, trust, four), odds
+    return best
 
 
 def _measured(

@@ -10,7 +10,7 @@ import torch
 from stages.config import WEIGHTS_DIR
 from stages.counter.detector import PSF_PIX, CounterConfig, Detections, boxes_of, build, detect, frame_of, loss_of
 from stages.counter.evaluate import apart
-from stages.counter.predict import Predictor, load
+from stages.counter.predict import Predictor, count, load
 from stages.counter.tiles import is_seen, tiles, true_boxes
 from stages.counter.train import shifted
 from stages.dataset import read_shards
@@ -143,3 +143,16 @@ def test_a_doubtful_detection_that_fits_no_lens_does_not_count() -> None:
     count = predictor._count(cutout, more)
     assert len(count.xy_pix) == 4
     assert np.hypot(*(count.xy_pix - there[4]).T).min() > 3
+
+
+def test_three_images_mean_four_and_the_fourth_is_taken_from_the_pixels() -> None:
+    predictor, cutout, found = found_with([0.9, 0.9, 0.9, 0.9])
+    nowhere = np.full(2, np.nan)
+    for k, place in enumerate(found.xy_pix):
+        three = np.delete(found.xy_pix, k, axis=0)
+        got = count(cutout, three, np.full(3, 0.9), nowhere, float("nan"), predictor.prior)
+        assert len(got.xy_pix) == 4
+        assert np.hypot(*(got.xy_pix - place).T).min() < 0.3
+    alone = scene([(x, y, 60.0) for x, y in (*found.xy_pix[:3], (34.0, 6.0))])  # the fourth is a star beside them
+    got = count(alone, found.xy_pix[:3], np.full(3, 0.9), nowhere, float("nan"), predictor.prior)
+    assert len(got.xy_pix) == 3

@@ -93,6 +93,16 @@ def test_leftover_shows_a_point_that_was_not_fitted_and_nothing_else() -> None:
     assert np.isnan(flux[2])
 
 
+def test_peaks_of_what_is_left_are_points_that_were_not_fitted_and_near_enough() -> None:
+    cutout = gaussian_psf(scene([(14.0, 14.0, 50.0), (27.0, 25.0, 8.0), (20.0, 31.0, 4.0), (2.0, 38.0, 60.0)]))
+    known = np.array([[14.0, 14.0]])
+    left = measure(cutout, known, NO_DEFLECTOR).leftover
+    assert left is not None
+    np.testing.assert_allclose(left.peaks(known, 22.0, 3.0), [[27, 25], [20, 31]], atol=1)
+    np.testing.assert_allclose(left.peaks(known, 17.5, 3.0), [[27, 25]], atol=1)
+    assert len(left.peaks(known, 10.0, 3.0)) == 0
+
+
 def test_nothing_there_keeps_the_detection_and_gives_no_flux() -> None:
     cutout = scene([(5.0, 5.0, 50.0)])
     hole = replace(cutout, valid=np.zeros_like(cutout.valid))
