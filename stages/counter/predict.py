@@ -103,12 +103,14 @@ def count(
     new = _confirmed(cutout, first, measured)
     if not len(new):
         return _record(cutout, measured, sure, deflector, trust, first)
-    start = np.vstack([measured.xy_pix, new])
-    measured, sure = _measured(cutout, start, np.append(sure, np.full(len(new), CONFIRMED_CONFIDENCE)), deflector)
-    second = _judged(cutout, measured, sure, deflector, trust, prior)
+    start, trusts = np.vstack([measured.xy_pix, new]), np.append(sure, np.full(len(new), CONFIRMED_CONFIDENCE))
+    more, trusts = _measured(cutout, start, trusts, deflector)
+    second = _judged(cutout, more, trusts, deflector, trust, prior)
+    if first.verdict in LENS_VERDICTS and second.verdict not in LENS_VERDICTS:  # light, but not of the image predicted
+        return _record(cutout, measured, sure, deflector, trust, first)
     if second.log_bayes_factor > first.log_bayes_factor:  # the new image lies where it was looked for: no news
         second = replace(second, log_bayes_factor=first.log_bayes_factor, verdict=first.verdict)
-    return _record(cutout, measured, sure, deflector, trust, second)
+    return _record(cutout, more, trusts, deflector, trust, second)
 
 
 def _fourth(

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from stages.config import WEIGHTS_DIR
+from stages.counter import predict
 from stages.counter.detector import PSF_PIX, CounterConfig, Detections, boxes_of, build, detect, frame_of, loss_of
 from stages.counter.evaluate import apart
 from stages.counter.predict import Predictor, count, load
 from stages.counter.tiles import is_seen, tiles, true_boxes
 from stages.counter.train import shifted
 from stages.dataset import read_shards
-from stages.records import Cutout
+from stages.records import Certificate, Cutout
 from stages.scaling import Frame, network_inputs
 from tests.counter.test_photometry import scene
 
@@ -156,3 +157,17 @@ def test_three_images_mean_four_and_the_fourth_is_taken_from_the_pixels() -> Non
     alone = scene([(x, y, 60.0) for x, y in (*found.xy_pix[:3], (34.0, 6.0))])  # the fourth is a star beside them
     got = count(alone, found.xy_pix[:3], np.full(3, 0.9), nowhere, float("nan"), predictor.prior)
     assert len(got.xy_pix) == 3
+
+
+@pytest.mark.parametrize(("verdict", "n"), [("inconsistent", 3), ("possible", 4)])
+def test_light_at_a_predicted_place_counts_unless_no_lens_makes_it_an_image(
+    verdict: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, cutout, found = found_with([0.9, 0.9, 0.9, 0.9])
+    verdicts = iter([Certificate("possible", log_bayes_factor=1.0), Certificate(verdict, log_bayes_factor=0.0)])
+    monkeypatch.setattr(predict, "_judged", lambda *_: next(verdicts))
+    monkeypatch.setattr(predict, "_fourth", lambda *_: None)
+    monkeypatch.setattr(predict, "_confirmed", lambda *_: found.xy_pix[3:])
+    got = count(cutout, found.xy_pix[:3], np.full(3, 0.9), np.full(2, np.nan), float("nan"), predictor.prior)
+    assert len(got.xy_pix) == n
+    assert got.certificate.verdict == "possible"
