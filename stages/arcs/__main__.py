@@ -1,10 +1,11 @@
-"""Stage 3 on the command line: python -m stages.arcs train|evaluate|predict --data DIR --out DIR."""
+"""Stage 3 on the command line: python -m stages.arcs train|evaluate|predict|mean --data DIR --out DIR."""
 
 import sys
 
 import numpy as np
 
 from stages.arcs.evaluate import evaluate
+from stages.arcs.mean import command as mean_command
 from stages.arcs.model import ArcsConfig
 from stages.arcs.predict import Predictor, load
 from stages.arcs.train import train
@@ -29,4 +30,6 @@ def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["mean"]:
+        sys.exit(mean_command(sys.argv[2:]))
     sys.exit(run("arcs", ArcsConfig, train, evaluate, load, rows))

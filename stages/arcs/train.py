@@ -32,11 +32,8 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
     rows = usable(data, config)
     validation = held_out(data, "validation")
-    for name, sample in (("training", np.concatenate(rows)), ("validation", validation)):
-        if len(sample) < 4 or len(np.unique(has_arc(data, sample, config))) < 2:
-            raise DatasetError(
-                f"{data_dir}: too few lenses or non-lenses for {name}. Simulate more with sim/generate.py."
-            )
+    require_both(data, np.concatenate(rows), config, f"{data_dir}: training")
+    require_both(data, validation, config, f"{data_dir}: validation")
     torch.manual_seed(config.seed)
     fresh = ArcNet(config.width, config.grid, config.subtract)
     state = load(Path(config.start))[0] if config.start else {}
@@ -67,6 +64,12 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
     path = out_dir / "arcs.safetensors"
     save(path, trained, card)
     return path
+
+
+def require_both(data: Cached, rows: Rows, config: ArcsConfig, what: str) -> None:
+    """Raise DatasetError where rows hold no arcs, or nothing else."""
+    if len(rows) < 4 or len(np.unique(has_arc(data, rows, config))) < 2:
+        raise DatasetError(f"{what}: too few lenses or non-lenses. Simulate more with sim/generate.py.")
 
 
 def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows]:

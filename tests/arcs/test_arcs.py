@@ -1,6 +1,7 @@
 """The arc stage: geometry against drawn rings, and the shipped network on them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from stages import weights
 from stages.arcs.calibration import Calibration, coverage
+from stages.arcs.mean import mean
 from stages.arcs.model import ArcNet, ArcOutput, ArcsConfig, measured
 from stages.arcs.predict import load
 from stages.arcs.train import radius_weights, usable
@@ -18,6 +21,7 @@ from stages.config import WEIGHTS_DIR
 from stages.polar import N_ANGLES, N_RADII
 from stages.records import Cutout
 from stages.training import dihedral
+from stages.weights import WeightsError
 
 
 def ring(radius: float, start_deg: float, stop_deg: float, centre: tuple[float, float] = (39.5, 39.5)) -> np.ndarray:
@@ -170,3 +174,23 @@ def test_a_deflector_unknown_or_far_away_is_the_object() -> None:
         assert arc.centre_xy_pix.tolist() == cutout.xy_pix.tolist()
         assert arc.theta_e_arcsec == pytest.approx(got[0].theta_e_arcsec, rel=1e-4)
     assert got[3].centre_xy_pix.tolist() == near.tolist()
+
+
+def test_the_mean_of_networks_is_that_of_their_parameters_calibrated_anew(data_dir: Path, tmp_path: Path) -> None:
+    state, card = weights.load(WEIGHTS_DIR / "arcs.safetensors")
+    card = replace(card, config=card.config | {"min_arc_snr": 0.0}, sha256="")
+    state["calibration"] = torch.ones_like(state["calibration"])
+    paths = [tmp_path / f"{sign}.safetensors" for sign in ("more", "less")]
+    for path, factor in zip(paths, (1.5, 0.5), strict=True):
+        moved = {k: v * factor if k.startswith("score") else v for k, v in state.items()}
+        weights.save(path, moved, card)
+    made, told = weights.load(mean(paths, data_dir, tmp_path / "out"))
+    for key in (k for k, v in state.items() if v.is_floating_point() and k != "calibration"):
+        torch.testing.assert_close(made[key], state[key], rtol=2e-3, atol=1e-3)
+    assert not torch.equal(made["calibration"], state["calibration"])
+    assert told.data == card.data
+    assert 0 <= told.metrics["validation"]["auroc"] <= 1
+    other = tmp_path / "other.safetensors"
+    weights.save(other, dict(ArcNet(8).state_dict()) | {"calibration": state["calibration"]}, card)
+    with pytest.raises(WeightsError, match="another shape"):
+        mean([paths[0], other], data_dir, tmp_path / "out")
