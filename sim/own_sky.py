@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,6 +35,7 @@ _GUESS_PER_S = 6.0  # cutouts of one process
 _PER_DEFLECTOR = 24  # uses of one real galaxy
 _MOST_OBJECTS = 4000
 _PIXEL_TOLERANCE = 0.03
+_LEAST_THETA_E_SEEING = 1.0  # smaller rings look like lone objects; the classifier is not trained on them
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def make(o: OwnSky) -> None:
     count = parts["part"].replace("", "left out").value_counts()
     print(f"places: {', '.join(f'{name} {n}' for name, n in count.items())}")
     config = configuration.load(SimConfig, configuration.CONFIG_DIR / "training" / "sim.yaml")
+    config = replace(config, selection=replace(config.selection, min_theta_e_seeing=_LEAST_THETA_E_SEEING))
     for part in ("test", "validation", "train"):
         _write(o, config, f"objects-{part}", _MOST_OBJECTS, _given(o, "objects", part))
     budget = Budget(o, begun)
