@@ -22,35 +22,40 @@ _N_BOOTSTRAP = 300
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
     """AUROC, recalls and calibration error with 95% intervals, by survey, by kind and by stratum.
 
-    calibration_error : at the sample's own share of lenses; _visible : without lenses whose arcs are fainter than
-    the network was trained and calibrated on; _visible_1e-3 : these, were one in a thousand a lens.
+    NAME_clear : without lenses that the network was not trained on, as none could tell them from lone objects.
+    calibration_error : at the sample's own share of lenses; _clear_1e-3 : were one in a thousand a lens.
     share_above_0.5_KIND : of each kind; recall_STRATUM_LOW_HIGH : of lensed galaxies at the threshold that 1% of
     all non-lenses pass, with _low and _high.
     """
     table = scored(weights, data_dir, device)
-    lens, other = (table.loc[table["label"] == v, "p_lens"].to_numpy() for v in (1, 0))
+    clear = table[~unclear(table, load_card(weights).config)]
     rng = np.random.default_rng(0)
-    out: dict[str, float] = {"n_lenses": len(lens), "n_others": len(other)}
+    out = _ranking(table, "", rng) | _ranking(clear, "_clear", rng)
+    for name, rows, prior in (("", table, None), ("_clear", clear, None), ("_clear_1e-3", clear, 1e-3)):
+        p, label = rows["p_lens"].to_numpy(), rows["label"].to_numpy(float)
+        out[f"calibration_error{name}"] = calibration_error(p, label, prior)
+    for survey, rows in table.groupby("survey"):
+        out[f"auroc_{survey}"] = metrics.auroc(*(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
+    for kind, rows in table.groupby("kind"):
+        out[f"share_above_0.5_{kind}"] = float((rows["p_lens"] > 0.5).mean())
+    return out | by_stratum(table, "p_lens", rng)
+
+
+def _ranking(table: pd.DataFrame, suffix: str, rng: np.random.Generator) -> dict[str, float]:
+    """The challenges' figures of lenses against all others, with their intervals."""
+    lens, other = (table.loc[table["label"] == v, "p_lens"].to_numpy() for v in (1, 0))
+    out: dict[str, float] = {f"n_lenses{suffix}": len(lens), f"n_others{suffix}": len(other)}
     for name, figure in (
         ("auroc", metrics.auroc),
         ("tpr_at_fpr_1e-2", lambda a, b: metrics.tpr_at_fpr(a, b, 0.01)),
         ("tpr0", lambda a, b: metrics.tpr_at_fpr(a, b, 0.0)),
         ("tpr10", metrics.tpr10),
     ):
-        out[name] = figure(lens, other)
+        key = f"{name}{suffix}"
+        out[key] = figure(lens, other)
         if len(lens) and len(other):
-            out[f"{name}_low"], out[f"{name}_high"] = metrics.bootstrap(figure, lens, other, rng, _N_BOOTSTRAP)
-    shown = table[~unclear(table, load_card(weights).config)]
-    for name, rows in (("calibration_error", table), ("calibration_error_visible", shown)):
-        out[name] = calibration_error(rows["p_lens"].to_numpy(), rows["label"].to_numpy(float))
-    out["calibration_error_visible_1e-3"] = calibration_error(
-        shown["p_lens"].to_numpy(), shown["label"].to_numpy(float), 1e-3
-    )
-    for survey, rows in table.groupby("survey"):
-        out[f"auroc_{survey}"] = metrics.auroc(*(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
-    for kind, rows in table.groupby("kind"):
-        out[f"share_above_0.5_{kind}"] = float((rows["p_lens"] > 0.5).mean())
-    return out | by_stratum(table, "p_lens", rng)
+            out[f"{key}_low"], out[f"{key}_high"] = metrics.bootstrap(figure, lens, other, rng, _N_BOOTSTRAP)
+    return out
 
 
 def calibration_error(p_lens: FloatArray, label: FloatArray, prior: float | None = None) -> float:
