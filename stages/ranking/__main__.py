@@ -51,17 +51,18 @@ def carry_out(options: argparse.Namespace) -> None:
     config = configuration.load(RankingConfig, options.config)
     table, label = labelled_rows(options.data, options.truth, config)
     if options.verb == "evaluate":
-        print_figures(figures(model.load(options.weights), table, label))
+        print_figures(figures(model.load(options.weights), table, label, config.lens_share))
         return
     seen = split_of(table["system"].tolist()) == "train"
-    shown = figures(model.fit(table[seen], label[seen]), table[~seen], label[~seen])
+    ranker = model.fit(table[seen], label[seen], config.lens_share)
+    shown = figures(ranker, table[~seen], label[~seen], config.lens_share)
     print_figures(shown)
     notes: dict[str, object] = {
         "data": {"n": len(table), "lenses": int(label.sum())},
         "config": configuration.to_mapping(config),
         "metrics_on_unseen_systems": shown,
     }
-    model.save(model.fit(table, label), options.out / "ranking.json", notes)
+    model.save(model.fit(table, label, config.lens_share), options.out / "ranking.json", notes)
 
 
 def labelled_rows(
@@ -75,7 +76,9 @@ def labelled_rows(
 def _labelled_rows(run: Path, truth: Path, config: RankingConfig) -> tuple[pd.DataFrame, FloatArray]:
     labels = pd.read_csv(truth, dtype={"id": str, "system": str}).set_index("id")
     if {"kind", "arc_snr", "arc_contrast", "theta_e_arcsec", "seeing_arcsec"} <= set(labels):  # known of simulations
-        labels = labels[~unclear_lenses(labels, **configuration.to_mapping(config))]
+        limits = configuration.to_mapping(config)
+        del limits["lens_share"]
+        labels = labels[~unclear_lenses(labels, **limits)]
     table = pd.read_parquet(run / "candidates.parquet")
     table = table[table["id"].isin(labels.index) & table["p_lens"].notna()].sort_values("id")
     prior = json.loads((run / "run.json").read_text())["configuration"]["prior"]
@@ -85,15 +88,16 @@ def _labelled_rows(run: Path, truth: Path, config: RankingConfig) -> tuple[pd.Da
     return table.assign(system=system), known["label"].to_numpy(float)
 
 
-def figures(ranker: model.Ranker, table: pd.DataFrame, label: FloatArray) -> dict[str, float]:
-    """AUROC and recall of the score and of p_lens alone, and the score's calibration error."""
+def figures(ranker: model.Ranker, table: pd.DataFrame, label: FloatArray, lens_share: float) -> dict[str, float]:
+    """AUROC and recall of the score and of p_lens alone, and the score's calibration error at a share of lenses."""
     score = ranker.score(table)
     out: dict[str, float] = {}
     for name, value in (("score", score), ("p_lens", table["p_lens"].to_numpy(float))):
         lens, other = value[label == 1], value[label == 0]
         out[f"auroc_{name}"] = metrics.auroc(lens, other)
         out[f"tpr_at_fpr_1e-2_{name}"] = metrics.tpr_at_fpr(lens, other, 0.01)
-    out["ece_score"] = metrics.calibration_error(score, label)
+    weight = np.where(label == 1, lens_share / label.mean(), (1 - lens_share) / (1 - label.mean()))
+    out["ece_score"] = metrics.calibration_error(score, label, weight)
     return out
 
 

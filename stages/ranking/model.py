@@ -7,14 +7,14 @@ has seen. Both give calibrated probabilities at the same prior, so that their sc
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from stages.records import FloatArray
 from stages.weights import WeightsError
@@ -30,13 +30,19 @@ class RankingConfig:
     """Settings of the ranking; see `configs/ranking.yaml`.
 
     min_arc_snr, min_arc_contrast, max_arc_contrast, min_theta_e_seeing : lenses that cannot be told from lone objects
-    (`stages.dataset.unclear_lenses`) are left out of the fit: what the stages say of them is noise.
+    (`stages.dataset.unclear_lenses`) are left out of the fit: what the stages say of them is noise; lens_share : share
+    of lenses at which the score is calibrated, whatever the sample's.
     """
 
     min_arc_snr: float = 0.0
     min_arc_contrast: float = 0.0
     max_arc_contrast: float = 1e6
     min_theta_e_seeing: float = 0.0
+    lens_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lens_share < 1:
+            raise ValueError(f"lens_share {self.lens_share}: expected between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,17 @@ def features(table: pd.DataFrame) -> FloatArray:
     return np.column_stack(columns).astype(float)
 
 
-def fit(table: pd.DataFrame, label: FloatArray) -> Ranker:
-    """Fit both regressions to labelled candidates on which every stage ran."""
+def fit(table: pd.DataFrame, label: FloatArray, lens_share: float | None = None) -> Ranker:
+    """Fit both regressions to labelled candidates on which every stage ran.
+
+    lens_share : share of lenses at which they are calibrated; that of the candidates if not given.
+    """
     numbers = features(table)
     usable = np.isfinite(numbers[:, 0])
-    return Ranker(_fit(numbers[usable, :1], label[usable]), _fit(numbers[usable], label[usable]))
+    label = label[usable]
+    shift = 0.0 if lens_share is None else float(logit(lens_share) - logit(label.mean()))
+    both = (_fit(numbers[usable, :1], label), _fit(numbers[usable], label))
+    return Ranker(*(replace(linear, intercept=linear.intercept + shift) for linear in both))
 
 
 def save(ranker: Ranker, path: Path, notes: dict[str, object]) -> None:

@@ -144,6 +144,15 @@ def test_absent_files_are_one_clear_error(tmp_path: Path, verb: str, capsys: pyt
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_score_is_calibrated_at_the_share_that_is_asked_for(share: float) -> None:
+    rows, label = table(4000, 0)
+    score = model.fit(rows, label, share).score(rows)
+    weight = np.where(label == 1, share / label.mean(), (1 - share) / (1 - label.mean()))
+    assert np.average(score, weights=weight) == pytest.approx(share, abs=0.02)
+    assert metrics.calibration_error(score, label, weight) < 0.02
+
+
 def test_no_evidence_counts_against_a_lens() -> None:
     """A Bayes factor that happens to speak against the lenses of a sample is left out, not turned round."""
     rows, label = table(800, 0)
