@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.weights import Card, WeightsError, load, save
+from pipeline import PipelineConfig
+from stages import config as configuration
+from stages.config import REPOSITORY, WEIGHTS_DIR
+from stages.ranking import model as ranking
+from stages.weights import Card, WeightsError, load, load_card, save
 
 
 def test_round_trip_in_half_precision(tmp_path: Path) -> None:
@@ -46,3 +50,12 @@ def test_spoiled_weights_say_what_to_do(tmp_path: Path, spoil: object, says: str
     with pytest.raises(WeightsError, match=says) as error:
         load(path)
     assert "estore" in str(error.value)  # the next step
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_scans_a_half_of_the_sky_learned_from_the_other_alone(half: int) -> None:
+    config = configuration.load(PipelineConfig, REPOSITORY / "benchmarks" / "cross_fit" / f"scan-half{half}.yaml")
+    known = load_card(WEIGHTS_DIR / config.weights["arcs"]).data
+    assert any(f"sky{1 - half}" in name for name in known)
+    assert not any(f"sky{half}" in name for name in known)
+    ranking.load(WEIGHTS_DIR / config.weights["ranking"])

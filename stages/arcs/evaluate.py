@@ -17,41 +17,56 @@ from stages.arcs.model import FRAME
 from stages.arcs.predict import load
 from stages.cache import transform
 from stages.changes import one_band
-from stages.dataset import Shard, shards_to_test
+from stages.dataset import Shard, shards_to_test, unclear_lenses
 from stages.records import FloatArray
 from stages.strata import TRUTH_COLUMNS, by_stratum, with_strata
 from stages.weights import load_card
 
 _ERRORS = ("coverage", "theta_e")
+_LIMITS = ("max_arc_contrast", "min_theta_e_seeing")
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
     """Arc pixels, coverage, Einstein radius and score with 95% intervals, by survey, kind and stratum.
 
     Pixels, coverage and radius are of arcs as visible as those trained on, about the deflector's true position; errors
-    of coverage are against the true mask's. share_above_0.5_KIND : `arc_score` of each kind; recall_STRATUM_LOW_HIGH :
+    of coverage are against the true mask's. NAME_clear : without lenses that the network was not trained on, as none
+    could tell them from lone objects. share_above_0.5_KIND : `arc_score` of each kind; recall_STRATUM_LOW_HIGH :
     of lensed galaxies at the threshold of `arc_score` that 1% of all non-lenses pass.
     """
     table = scored(weights, data_dir, device)
-    seen = visible(table, weights)
-    arcs, lens, other = table[seen], *(table.loc[part, "arc_score"].to_numpy() for part in (seen, ~seen))
+    seen, config = visible(table, weights), load_card(weights).config
+    limits = {name: config[name] for name in _LIMITS if name in config}
+    clear = seen & ~unclear_lenses(table, **limits)
+    arcs, other = table[seen], table.loc[~seen, "arc_score"].to_numpy()
     rng = np.random.default_rng(0)
-    out: dict[str, float] = {"n_arcs": len(arcs), "n_others": len(other)}
-    if not len(lens) or not len(other):
+    out: dict[str, float] = {"n_arcs": len(arcs), "n_arcs_clear": int(clear.sum()), "n_others": len(other)}
+    if not len(arcs) or not len(other):
         return out
-    for name, figure in (("auroc", metrics.auroc), ("tpr_at_fpr_2e-2", lambda a, b: metrics.tpr_at_fpr(a, b, 0.02))):
-        out[name] = figure(lens, other)
-        out[f"{name}_low"], out[f"{name}_high"] = metrics.bootstrap(figure, lens, other, rng, 300)
-    for name in ("pixel_precision", "pixel_recall"):
-        out |= _interval(name, arcs[name].to_numpy(), np.mean, rng)
-    for name in _ERRORS:
-        out |= _errors(name, arcs, rng)
+    out |= _figures(arcs, other, "", rng) | _figures(table[clear], other, "_clear", rng)
     for survey, rows in arcs.groupby("survey"):
         for name in _ERRORS:
             out |= _errors(name, rows, rng, f"_{survey}")
     for kind, rows in table.groupby("kind"):
         out[f"share_above_0.5_{kind}"] = float((rows["arc_score"] > 0.5).mean())
     return out | by_stratum(table, "arc_score", rng)
+
+
+def _figures(arcs: pd.DataFrame, other: FloatArray, where: str, rng: np.random.Generator) -> dict[str, float]:
+    """Ranking of arcs against other scores, pixels, coverage and radius, with their intervals."""
+    out: dict[str, float] = {}
+    lens = arcs["arc_score"].to_numpy()
+    if not len(lens):
+        return out
+    for name, figure in (("auroc", metrics.auroc), ("tpr_at_fpr_2e-2", lambda a, b: metrics.tpr_at_fpr(a, b, 0.02))):
+        key = f"{name}{where}"
+        out[key] = figure(lens, other)
+        out[f"{key}_low"], out[f"{key}_high"] = metrics.bootstrap(figure, lens, other, rng, 300)
+    for name in ("pixel_precision", "pixel_recall"):
+        out |= _interval(f"{name}{where}", arcs[name].to_numpy(), np.mean, rng)
+    for name in _ERRORS:
+        out |= _errors(name, arcs, rng, where)
+    return out
 
 
 def visible(table: pd.DataFrame, weights: Path) -> pd.Series:

@@ -30,7 +30,8 @@ class ClassifierConfig:
     are fainter, or fainter beside their deflector, are left out of training; max_arc_contrast, min_theta_e_seeing :
     and those brighter beside it, or of a smaller Einstein radius in units of the seeing; hard_share : part of a
     batch's non-lenses that is drawn from the hard_part of all which the network takes most for lenses, chosen anew
-    at each check; start : weights to go on from instead of fresh ones, of the same network and width; validation :
+    at each check; start : weights to go on from instead of fresh ones, of the same network and width, each member from
+    theirs of number seed + member, modulo how many they have; validation :
     folder of data sets, such as lenses painted on fields that nothing is trained on, which early stopping and
     calibration watch instead of the systems held out from the training data; first, first_width : the network of
     the first look that `distil` added.
