@@ -70,6 +70,7 @@ def ranking(by: pd.Series, truth: pd.DataFrame) -> None:
         for what, figure in (
             ("AUROC", metrics.auroc),
             ("recall at FPR 1%", lambda a, b: metrics.tpr_at_fpr(a, b, 0.01)),
+            ("recall at FPR 2%", lambda a, b: metrics.tpr_at_fpr(a, b, 0.02)),
             ("TPR0", lambda a, b: metrics.tpr_at_fpr(a, b, 0.0)),
         ):
             low, high = metrics.bootstrap(figure, lens, other, np.random.default_rng(0), N_BOOT)
