@@ -10,7 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from stages.records import CutoutBatch
 Result = TypeVar("Result")
 Work = Callable[[Callable[[], CutoutBatch]], Result]  # given a function that reads a batch
 _AHEAD = 2  # batches in flight per worker
-_own: dict[str, Work[Any]] = {}  # a working process's own
+_own: dict[str, Any] = {}  # a working process's own: what it does, and whether all is stopped
 
 
 class Survey:
@@ -58,8 +59,9 @@ class Survey:
             work = make()
             yield from (work(partial(read_batch, part, self.options)) for part in plan)
             return
-        others = set(active_children())
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make,)) as pool:
+        spawn = get_context("spawn")
+        stopped = spawn.Event()
+        with ProcessPoolExecutor(workers, spawn, _begin, (make, stopped)) as pool:
             waiting: deque[Future[Result]] = deque()
             try:
                 for part in plan:
@@ -73,10 +75,8 @@ class Survey:
                     f"{self.path}: a working process was killed, most likely for memory. "
                     "Lower --batch-size or --workers, then run again with --resume."
                 ) from error
-            finally:
-                if waiting:  # stopped: what is under way is lost
-                    for process in set(active_children()) - others:
-                        process.terminate()
+            finally:  # what is under way ends first: one killed while it hands over its batch leaves the rest waiting
+                stopped.set()
 
     def _plan(self) -> Iterator[list[Entry]]:
         """Entries in groups of about `batch_size` objects."""
@@ -103,14 +103,14 @@ def _read(read: Callable[[], CutoutBatch]) -> CutoutBatch:
     return read()
 
 
-def _begin(make: Callable[[], Work[Any]]) -> None:
-    """In a process of its own: make what works on every batch given to it."""
+def _begin(make: Callable[[], Work[Any]], stopped: Event) -> None:
+    """In a process of its own: make what works on every batch given to it until all is stopped."""
     leave_ctrl_c()
-    _own["work"] = make()
+    _own["work"], _own["stopped"] = make(), stopped
 
 
 def _work_on(part: list[Entry], options: IngestOptions) -> Any:
-    return _own["work"](partial(read_batch, part, options))
+    return None if _own["stopped"].is_set() else _own["work"](partial(read_batch, part, options))
 
 
 def leave_ctrl_c() -> None:
