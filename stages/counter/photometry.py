@@ -70,6 +70,8 @@ class Leftover:
 
         Within `radius_pix` of the middle of known places (n, 2) and no nearer to any of these than `apart_pix`.
         """
+        if not self.valid.any():
+            return np.empty((0, 2))
         half = int(np.ceil(1.5 * self.psf.fwhm_pix))
         y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
         shape = self.psf.value(x.ravel(), y.ravel()).reshape(x.shape)

@@ -18,7 +18,7 @@ import pandas as pd
 from stages import config as configuration
 from stages import metrics
 from stages.config import CONFIG_DIR, WEIGHTS_DIR
-from stages.dataset import split_of, unclear_lenses
+from stages.dataset import DatasetError, split_of, unclear_lenses
 from stages.prior import restated
 from stages.ranking import model
 from stages.ranking.model import RankingConfig
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give one --truth for each run in --data")
     try:
         carry_out(options)
-    except (OSError, WeightsError, configuration.ConfigError) as error:
+    except (OSError, DatasetError, WeightsError, configuration.ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -75,7 +75,9 @@ def labelled_rows(
 
 def _labelled_rows(run: Path, truth: Path, config: RankingConfig) -> tuple[pd.DataFrame, FloatArray]:
     labels = pd.read_csv(truth, dtype={"id": str, "system": str}).set_index("id")
-    if {"kind", "arc_snr", "arc_contrast", "theta_e_arcsec", "seeing_arcsec"} <= set(labels):  # known of simulations
+    if "arc_snr" in labels:  # of simulations
+        if lacking := {"kind", "arc_contrast", "theta_e_arcsec", "seeing_arcsec"} - set(labels):
+            raise DatasetError(f"{truth}: lacks {', '.join(sorted(lacking))}. Write it anew with sim/export.py.")
         limits = configuration.to_mapping(config)
         del limits["lens_share"]
         labels = labels[~unclear_lenses(labels, **limits)]

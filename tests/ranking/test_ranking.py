@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from stages import metrics
+from stages.dataset import DatasetError
 from stages.prior import restated
 from stages.ranking import model
 from stages.ranking.__main__ import labelled_rows, main
@@ -133,6 +134,9 @@ def test_lenses_that_cannot_be_seen_as_such_are_left_out_where_the_truth_says_so
     limits = RankingConfig(min_arc_snr=35.0, min_theta_e_seeing=1.0)
     truth.to_csv(tmp_path / "truth.csv", index=False)
     assert labelled_rows([tmp_path], [tmp_path / "truth.csv"], limits)[0]["id"].tolist() == ["a", "d"]
+    truth.drop(columns="arc_contrast").to_csv(tmp_path / "truth.csv", index=False)
+    with pytest.raises(DatasetError, match="lacks arc_contrast"):
+        labelled_rows([tmp_path], [tmp_path / "truth.csv"], limits)
     truth[["id", "label"]].to_csv(tmp_path / "truth.csv", index=False)
     assert labelled_rows([tmp_path], [tmp_path / "truth.csv"], limits)[0]["id"].tolist() == list("abcd")
 
