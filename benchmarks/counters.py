@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages.config import WEIGHTS_DIR
 from stages.counter.evaluate import share
+from stages.counter.matching import match_radius_pix, matched
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
-from stages.counter.train import match_radius_pix, matched
 from stages.dataset import shards_to_test
 from stages.records import Cutout, FloatArray
 from stages.scaling import resolution_arcsec

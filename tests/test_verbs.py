@@ -16,7 +16,8 @@ from stages.weights import load_card
 
 CONFIG = {
     "classifier": "width: 8\nworkers: 1\nmin_arc_snr: 0.0\nschedule: {steps: 2, batch_size: 16, check_steps: 2}\n",
-    "counter": "width: 8\nworkers: 1\ntrain_pix: 128\nschedule: {steps: 2, batch_size: 4, check_steps: 2}\n",
+    "counter": "width: 8\nworkers: 1\ntrain_pix: 128\nsecond_look_steps: 20\n"
+    "schedule: {steps: 2, batch_size: 4, check_steps: 2}\n",
     "arcs": "width: 8\nworkers: 1\nmin_arc_snr: 0.0\nschedule: {steps: 2, batch_size: 8, check_steps: 2}\n",
 }
 

@@ -31,11 +31,11 @@ class ArcsConfig:
     width : channels of the first level; grid : what the network sees, circles about the deflector (polar) or the
     square cutout; subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm :
     error of the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses
-    whose arcs are fainter are left out of training; max_arc_contrast, min_theta_e_seeing : and those with brighter
-    arcs beside their deflector, or of a smaller Einstein radius in units of the seeing; hard_share : part of a
-    batch's non-lenses that is drawn from the hard_part of all which the network takes most for lenses, chosen anew
-    at each check; start : weights to go on from instead of fresh ones, of the same network; keep_start : their
-    share in the mean with the trained ones that is kept.
+    whose arcs are fainter are left out of training; max_arc_contrast, min_theta_e_seeing : those with brighter arcs
+    beside their deflector, or of a smaller Einstein radius in units of the seeing, teach light and radius, but not the
+    score; hard_share : part of a batch's non-lenses that is drawn from the hard_part of all which the network takes
+    most for lenses, chosen anew at each check; start : weights to go on from instead of fresh ones, of the same
+    network; keep_start : their share in the mean with the trained ones that is kept.
     """
 
     width: int = 16

@@ -30,9 +30,9 @@ _RADIUS_WEIGHTS = (0.3, 3.0)  # limits of what a lens counts for the radius, rar
 def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu") -> Path:
     """Train on every data set below `data_dir`; returns the weights file `out_dir/arcs.safetensors`."""
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
-    rows = usable(data, config)
+    arcs, others, scored = usable(data, config)
     validation = held_out(data, "validation")
-    require_both(data, np.concatenate(rows), config, f"{data_dir}: training")
+    require_both(data, np.concatenate([arcs[scored[arcs]], others]), config, f"{data_dir}: training")
     require_both(data, validation, config, f"{data_dir}: validation")
     torch.manual_seed(config.seed)
     fresh = ArcNet(config.width, config.grid, config.subtract)
@@ -40,14 +40,14 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
     state.pop("calibration", None)
     if config.start:
         go_on(fresh, state, Path(config.start))
-    weight = radius_weights(data, rows[0])
-    others = Negatives(
-        data, rows[1], config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / "arcs"
+    weight = radius_weights(data, arcs)
+    negatives = Negatives(
+        data, others, config.hard_share, config.hard_part, config.schedule.check_steps, out_dir / "arcs"
     )
     net = fit(
         fresh.to(memory_format=torch.channels_last).to(device),
-        lambda n, rng, step: _loss(n, rng, step, data, rows[0], others, weight, config),
-        lambda n, step: _check(n, step, data, validation, others, config), config.schedule, out_dir, "arcs",
+        lambda n, rng, step: _loss(n, rng, step, data, arcs, negatives, weight, scored, config),
+        lambda n, step: _check(n, step, data, validation, negatives, config), config.schedule, out_dir, "arcs",
         config.seed,
     )  # fmt: skip
     if config.start:
@@ -72,10 +72,11 @@ def require_both(data: Cached, rows: Rows, config: ArcsConfig, what: str) -> Non
         raise DatasetError(f"{what}: too few lenses or non-lenses. Simulate more with sim/generate.py.")
 
 
-def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows]:
+def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows, npt.NDArray[np.bool_]]:
     """Training rows of visible arcs, and of everything that is no lens or has no extended source.
 
-    Arcs too faint to be seen, and those of lenses that look like lone objects, are left out.
+    Arcs too faint to be seen are left out. Also of every row whether the score learns from it: not from a lens that
+    looks like a lone object, whose light and radius are learned all the same.
     """
     arc = has_arc(data, np.arange(len(data.truth)), config)
     truth = data.truth
@@ -84,7 +85,7 @@ def usable(data: Cached, config: ArcsConfig) -> tuple[Rows, Rows]:
         truth, max_arc_contrast=config.max_arc_contrast, min_theta_e_seeing=config.min_theta_e_seeing
     )
     train_part = (truth["part"] == "train").to_numpy()
-    return np.flatnonzero(train_part & arc & ~unclear), np.flatnonzero(train_part & ~arc & ~faint)
+    return np.flatnonzero(train_part & arc), np.flatnonzero(train_part & ~arc & ~faint), ~(arc & unclear)
 
 
 def held_out(data: Cached, part: str) -> Rows:
@@ -109,7 +110,7 @@ def radius_weights(data: Cached, lenses: Rows) -> npt.NDArray[np.float32]:
 
 def _loss(
     net: nn.Module, rng: np.random.Generator, step: int, data: Cached, lenses: Rows, others: Negatives,
-    weight: npt.NDArray[np.float32], config: ArcsConfig,
+    weight: npt.NDArray[np.float32], scored: npt.NDArray[np.bool_], config: ArcsConfig,
 ) -> Tensor:  # fmt: skip
     n = config.schedule.batch_size
     chosen = np.concatenate([rng.choice(lenses, n // 2), others.draw(rng, n - n // 2, step)])
@@ -136,7 +137,9 @@ def _loss(
     angles = F.binary_cross_entropy_with_logits(out.angles, hits)
     counts = torch.from_numpy(weight[chosen])
     ring = F.cross_entropy(out.radius, _soft(torch.from_numpy(theta)), reduction="none")
-    score = F.binary_cross_entropy_with_logits(out.score, arc * 0.95 + 0.025)
+    score = F.binary_cross_entropy_with_logits(
+        out.score, arc * 0.95 + 0.025, weight=torch.from_numpy(scored[chosen]).float()
+    )
     return (
         3 * pixel + overlap[: n // 2].mean() + score + angles
         + 0.5 * (ring * counts).sum() / counts.sum().clamp(min=1)

@@ -1,8 +1,9 @@
-"""Stage 2 on the command line: python -m stages.counter train|evaluate|predict --data DIR --out DIR."""
+"""Stage 2 on the command line: python -m stages.counter train|evaluate|predict|calibrate --data DIR --out DIR."""
 
 import sys
 
 from stages.command import run
+from stages.counter.calibrate import command as calibrate_command
 from stages.counter.detector import CounterConfig
 from stages.counter.evaluate import evaluate
 from stages.counter.predict import Predictor, load
@@ -26,4 +27,6 @@ def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["calibrate"]:
+        sys.exit(calibrate_command(sys.argv[2:]))
     sys.exit(run("counter", CounterConfig, train, evaluate, load, rows))

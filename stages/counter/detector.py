@@ -47,7 +47,8 @@ class CounterConfig:
     width : channels of the first layer; train_pix : side of what it is shown of a sharp image, half of it for others;
     min_snr : points below are not asked for; plain_share : share of the cutouts without any point that are trained on.
     calibration : folder of data sets in the proportions that confidences are to be right for, such as those of
-    configs/sim.yaml; all of their systems calibrate, instead of those held out from the training data.
+    configs/sim.yaml; all of their systems calibrate and teach the second look (`second_look_steps` of it, see
+    `stages.counter.second_look`), instead of those held out from the training data.
     Of `augmentation` what changes light and validity is used; tiles are turned and moved besides.
     A step's batch is `schedule.batch_size` of a sharp survey's tiles, or four times as many of the half-size ones.
     """
@@ -57,6 +58,7 @@ class CounterConfig:
     min_snr: float = 6.0
     plain_share: float = 0.35
     calibration: str = ""
+    second_look_steps: int = 4000
     seed: int = 1
     workers: int = 2
     schedule: Schedule = field(default_factory=lambda: Schedule(3000, 16, 2e-3, check_steps=500))

@@ -11,9 +11,9 @@ import numpy as np
 from stages import config as configuration
 from stages import weights as weight_files
 from stages.counter.detector import CounterConfig
+from stages.counter.matching import MATCH_FWHM, match_radius_pix, matched
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
-from stages.counter.train import MATCH_FWHM, match_radius_pix, matched
 from stages.dataset import shards_to_test
 from stages.records import FloatArray
 

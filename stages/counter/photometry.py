@@ -45,6 +45,23 @@ class Leftover:
     def look(self, places_xy_pix: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Flux (k,) and error of a point at each place (k, 2), on a local plane; NaN where no pixel is valid."""
         radius = max(1.5 * _WINDOW_FWHM * self.psf.fwhm_pix, _SMALLEST_WINDOW_PIX)
+        dx, dy, residual, weight = self.about(places_xy_pix, radius)
+        shape = self.psf.value(dx.ravel(), dy.ravel()).reshape(dx.shape)
+        design = np.stack([shape, np.ones(dx.shape), dx / radius, dy / radius], -1) * weight[..., None]
+        value = residual * weight
+        covariance = np.linalg.pinv(design.transpose(0, 2, 1) @ design, hermitian=True)
+        answer = (covariance @ (design.transpose(0, 2, 1) @ value[..., None]))[..., 0]
+        chi2 = ((value - (design @ answer[..., None])[..., 0]) ** 2).sum(1)
+        free = (weight > 0).sum(1) - 4
+        enough = free >= 4
+        error = np.sqrt(covariance[:, 0, 0] * np.maximum(1.0, chi2 / np.maximum(free, 1)))
+        return np.where(enough, answer[:, 0], np.nan), np.where(enough, error, np.nan)
+
+    def about(self, places_xy_pix: FloatArray, radius: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Of the pixels within a radius of each place (k, 2): offsets x and y, what is left, 1 / noise, each (k, n).
+
+        The last is 0 outside the radius and where a pixel is not valid.
+        """
         y, x = (a.ravel() for a in np.mgrid[: 2 * int(radius) + 3, : 2 * int(radius) + 3])
         corner = np.floor(places_xy_pix).astype(int) - int(radius) - 1
         columns, rows = corner[:, :1] + x, corner[:, 1:] + y  # (k, pixels of a square about each place)
@@ -53,17 +70,7 @@ class Leftover:
         used = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height) & (dx**2 + dy**2 <= radius**2)
         rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
         used &= self.valid[rows, columns]
-        weight = np.where(used, 1 / self.sigma[rows, columns], 0.0)
-        shape = self.psf.value(dx.ravel(), dy.ravel()).reshape(dx.shape)
-        design = np.stack([shape, np.ones(dx.shape), dx / radius, dy / radius], -1) * weight[..., None]
-        value = self.residual[rows, columns] * weight
-        covariance = np.linalg.pinv(design.transpose(0, 2, 1) @ design, hermitian=True)
-        answer = (covariance @ (design.transpose(0, 2, 1) @ value[..., None]))[..., 0]
-        chi2 = ((value - (design @ answer[..., None])[..., 0]) ** 2).sum(1)
-        free = used.sum(1) - 4
-        enough = free >= 4
-        error = np.sqrt(covariance[:, 0, 0] * np.maximum(1.0, chi2 / np.maximum(free, 1)))
-        return np.where(enough, answer[:, 0], np.nan), np.where(enough, error, np.nan)
+        return dx, dy, self.residual[rows, columns], np.where(used, 1 / self.sigma[rows, columns], 0.0)
 
     def peaks(self, known_xy_pix: FloatArray, radius_pix: float, apart_pix: float) -> FloatArray:
         """Places (k, 2) where what is left looks most like a point, the clearest first, as a matched filter finds them.

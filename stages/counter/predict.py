@@ -8,40 +8,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from stages import config as configuration
 from stages import weights
 from stages.counter.arc_peaks import certify_arcs
-from stages.counter.detector import CLASSES, CounterConfig, Detections, build, detect
+from stages.counter.calibrate import taken_from
+from stages.counter.detector import CounterConfig, Detections, build, detect
 from stages.counter.photometry import Photometry, measure
 from stages.counter.prediction import places_in
 from stages.counter.priors import TheoremConfig
+from stages.counter.proposals import calibrated, deflector_of, distinct, images_of, logit, same_pix
+from stages.counter.second_look import SecondLook, look
 from stages.counter.theorem import APART_FWHM, CONFIRMED_SNR, LOOK_STEP_FWHM, certificate
 from stages.counter.theorem import Detections as Seen
-from stages.counter.train import logit
 from stages.records import ArcScore, Certificate, Cutout, FloatArray, ImageCount
 from stages.scaling import resolution_arcsec
 
 LENS_VERDICTS = ("supports", "possible")
 CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
-_MIN_CONFIDENCE = 0.3  # of an image; exact counts of none, one and several points change little nearby
-_MIN_DEFLECTOR = 0.15
+_MIN_CONFIDENCE = 0.35  # of an image; on simulations to train on, fewer miscounts of none cost as many of several
 _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for a lens more than against itself
+_MOST_DETECTIONS = 30
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
-_SAME_FWHM = 0.35  # after refinement, detections this near are one
 _PEAK_CONFIDENCE = 0.3  # of what the joint fit leaves over
 _MOST_PEAKS, _REACH = 4, 1.7  # how many of these, and how far beyond the three, in units of their distance
-_IMAGE, _DEFLECTOR = CLASSES.index("image"), CLASSES.index("deflector")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Trained stage 2; `calibration` (2, 2) is slope and offset by class, `prior` the theorem's beliefs."""
+    """Trained stage 2; `calibration` (2, 2) is slope and offset by class, `second_look` judges what is found (None: the
+    detector's word counts), `prior` are the theorem's beliefs."""
 
     net: nn.Module
     calibration: FloatArray
+    second_look: SecondLook | None = None
     prior: TheoremConfig = field(default_factory=TheoremConfig)
 
     def predict(self, cutouts: Sequence[Cutout]) -> list[ImageCount]:
@@ -54,21 +55,30 @@ class Predictor:
         return certify_arcs(cutout, arc, count.deflector_xy_pix, count.deflector_confidence, self.prior)
 
     def _count(self, cutout: Cutout, found: Detections) -> ImageCount:
-        slope, offset = self.calibration[found.kind].T
-        confidence = 1 / (1 + np.exp(-(slope * logit(found.confidence) + offset)))
-        deflector, trust = _deflector(found, confidence, cutout)
-        image = np.flatnonzero((found.kind == _IMAGE) & (confidence >= _DOUBTFUL))
-        apart = _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
-        image = image[distinct(found.xy_pix[image], confidence[image], apart)]
-        n_sure = int((confidence[image] >= _MIN_CONFIDENCE).sum())
-        best = count(cutout, found.xy_pix[image[:n_sure]], confidence[image[:n_sure]], deflector, trust, self.prior)
+        first = calibrated(found, self.calibration)
+        deflector, trust = deflector_of(found, first, cutout)
+        xy, sure = self._images(cutout, found, first, deflector, trust)
+        n_sure = int((sure >= _MIN_CONFIDENCE).sum())
+        best = count(cutout, xy[:n_sure], sure[:n_sure], deflector, trust, self.prior)
         best_odds = _odds(best.certificate)
-        for n in range(max(n_sure + 1, 3), min(len(image), _MOST_IMAGES) + 1):
-            more = count(cutout, found.xy_pix[image[:n]], confidence[image[:n]], deflector, trust, self.prior)
-            odds = _odds(more.certificate) + float(logit(confidence[image[n_sure:n]]).sum())
+        for n in range(max(n_sure + 1, 3), min(len(sure), _MOST_IMAGES) + 1):
+            more = count(cutout, xy[:n], sure[:n], deflector, trust, self.prior)
+            odds = _odds(more.certificate) + float(logit(sure[n_sure:n]).sum())
             if len(more.xy_pix) > len(best.xy_pix) and more.certificate.verdict in LENS_VERDICTS and odds > best_odds:
                 best, best_odds = more, odds
         return best
+
+    def _images(
+        self, cutout: Cutout, found: Detections, first: FloatArray, deflector: FloatArray, trust: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Positions (n, 2) of what may be images and their confidences, surest first."""
+        if self.second_look is None:
+            rows = images_of(found, first, cutout, _DOUBTFUL, _MOST_DETECTIONS)
+            return found.xy_pix[rows], first[rows]
+        seen = look(cutout, found, first, deflector, trust)
+        sure = self.second_look.judge(seen.features)
+        rows = np.argsort(-sure, kind="stable")[: int((sure >= _DOUBTFUL).sum())]
+        return seen.xy_pix[rows], sure[rows]
 
 
 def _odds(certificate: Certificate) -> float:
@@ -80,10 +90,10 @@ def load(path: Path, device: str = "cpu", prior: TheoremConfig | None = None) ->
     """Read weights onto a device."""
     state, card = weights.load(path)
     config = configuration.from_mapping(CounterConfig, card.config, str(path))
-    calibration = state.pop("calibration").numpy().astype(float)
+    calibration, second_look = taken_from(state)
     net: Any = build(config.width)  # of ultralytics, which has no types
     net.load_state_dict(state)
-    return Predictor(net.fuse().eval().to(device), calibration, prior or TheoremConfig())
+    return Predictor(net.fuse().eval().to(device), calibration, second_look, prior or TheoremConfig())
 
 
 def count(
@@ -146,7 +156,7 @@ def _measured(
     """Points fitted in the pixels, surest first, of which no two are the same, and their confidences."""
     points = measure(cutout, xy_pix, deflector)
     sure = confidence[points.detection]
-    keep = distinct(points.xy_pix, sure, _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec)
+    keep = distinct(points.xy_pix, sure, same_pix(cutout))
     return points.only(keep), sure[keep]
 
 
@@ -183,26 +193,3 @@ def _record(
         cutout.id, points.xy_pix, points.flux[:, 0], sure, deflector, trust, judged, points.xy_err_pix,
         points.flux_err[:, 0],
     )  # fmt: skip
-
-
-def distinct(xy: FloatArray, confidence: FloatArray, radius: float) -> npt.NDArray[np.intp]:
-    """Row numbers, most confident first, of positions (n, 2) of which none lies within a radius of a surer one."""
-    kept: list[int] = []
-    for k in np.argsort(-confidence, kind="stable"):
-        if all(np.hypot(*(xy[k] - xy[j])) > radius for j in kept):
-            kept.append(int(k))
-    return np.array(kept, dtype=np.intp)
-
-
-def _deflector(found: Detections, confidence: FloatArray, cutout: Cutout) -> tuple[FloatArray, float]:
-    """Position and confidence of the likeliest deflector, NaN where there is none."""
-    images = np.flatnonzero(found.kind == _IMAGE)
-    near = _SAME_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
-    distance = np.hypot(*(found.xy_pix[:, None] - found.xy_pix[None, images]).transpose(2, 0, 1))
-    is_image = ((distance < near) & (confidence[images] >= confidence[:, None])).any(axis=1)
-    rows = np.flatnonzero((found.kind == _DEFLECTOR) & (confidence >= _MIN_DEFLECTOR) & ~is_image)
-    if not len(rows):
-        return np.full(2, np.nan), float("nan")
-    away = np.hypot(*(found.xy_pix[rows] - cutout.xy_pix).T) * cutout.pixel_scale_arcsec
-    best = rows[int(np.argmax(confidence[rows] * np.exp(-0.5 * (away / 2.0) ** 2)))]
-    return found.xy_pix[best], float(confidence[best])

@@ -1,9 +1,7 @@
-"""Train stage 2's detector on labelled data sets and calibrate its confidences on held-out systems."""
+"""Train stage 2's detector on labelled data sets, then what its answers are worth on held-out systems."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +12,15 @@ from torch import Tensor, nn
 
 from stages.augment import drop, patches, photometric, refill
 from stages.config import to_mapping
-from stages.counter.detector import CLASSES, PSF_PIX, CounterConfig, boxes_of, build, detect, loss_of
-from stages.counter.tiles import Tiles, is_seen, tiles, true_boxes
-from stages.dataset import DatasetError, fingerprint, parts_of, read_shards
-from stages.records import Cutout, FloatArray
-from stages.scaling import N_CONDITIONS, N_SLOTS, resolution_arcsec
-from stages.training import N_DIHEDRAL, dihedral, dihedral_positions, fit, platt
-from stages.weights import Card, save
+from stages.counter.calibrate import calibrate
+from stages.counter.detector import CLASSES, PSF_PIX, CounterConfig, boxes_of, build, loss_of
+from stages.counter.matching import MATCH_FWHM, matched
+from stages.counter.tiles import Tiles, is_seen, tiles
+from stages.dataset import DatasetError, fingerprint
+from stages.scaling import N_CONDITIONS, N_SLOTS
+from stages.training import N_DIHEDRAL, dihedral, dihedral_positions, fit
+from stages.weights import save
 
-MATCH_FWHM = 0.5
 _CHECKED = 320  # held-out tiles of each size that a check looks at
 
 
@@ -39,17 +37,11 @@ def train(config: CounterConfig, data_dir: Path, out_dir: Path, device: str = "c
     )  # fmt: skip
     state = {key: value.float() for key, value in net.state_dict().items()}
     part = None if config.calibration else "validation"
-    calibration, resolution = calibrate(net, Path(config.calibration or data_dir), part, config.min_snr)
-    state["calibration"] = torch.tensor(calibration, dtype=torch.float64)
+    said = calibrate(net, Path(config.calibration or data_dir), part, config)
     data = fingerprint(data_dir) | (fingerprint(Path(config.calibration)) if config.calibration else {})
-    card = Card(
-        "counter", "2", to_mapping(config) | {"calibration": Path(config.calibration).name},
-        {"resolution_arcsec": resolution, "bands": [1, 3]}, data,
-        {"calibration_slope_offset": dict(zip(CLASSES, calibration, strict=True))},
-        "Confidences are calibrated on held-out simulations: the share of detections that are real.",
-    )  # fmt: skip
+    settings = to_mapping(config) | {"calibration": Path(config.calibration).name}
     path = out_dir / "counter.safetensors"
-    save(path, state, card)
+    save(path, state | said.tensors(), said.card(settings, data))
     return path
 
 
@@ -105,64 +97,3 @@ def _check(net: nn.Module, shown: list[Tiles]) -> dict[str, float]:
         f"{name}_ap": round(float(average_precision_score(r, s)) * sum(r) / n, 4) if any(r) else 0.0
         for name, s, r, n in zip(CLASSES, score, real, n_true, strict=True)
     }
-
-
-def calibrate(
-    net: nn.Module, data_dir: Path, part: str | None, min_snr: float
-) -> tuple[list[list[float]], list[float]]:
-    """Slope and offset per class that turn the logit of a raw confidence into a probability of being real.
-
-    Also the range of resolution, in arcsec, of the held-out cutouts.
-    """
-    score: list[list[float]] = [[], []]
-    real: list[list[bool]] = [[], []]
-    seen: list[float] = []
-    for cutouts, truths in held_out(data_dir, part, min_snr):
-        seen += [resolution_arcsec(c) for c in cutouts]
-        for cutout, truth, found in zip(cutouts, truths, detect(net, cutouts), strict=True):
-            for kind in range(len(CLASSES)):
-                here = found.kind == kind
-                score[kind] += found.confidence[here].tolist()
-                real[kind] += matched(found.xy_pix[here], truth[kind], match_radius_pix(cutout)).tolist()
-    fits = []
-    for confidence, label in zip(score, real, strict=True):
-        if len(set(label)) < 2:
-            warnings.warn(
-                f"{data_dir}: held-out detections are all right or all wrong; left uncalibrated", stacklevel=2
-            )
-            fits.append([1.0, 0.0])
-        else:
-            fits.append(list(platt(logit(np.array(confidence)), np.array(label, int), balanced=False)))
-    return fits, [round(min(seen), 3), round(max(seen), 3)]
-
-
-def held_out(
-    data_dir: Path, part: str | None, min_snr: float
-) -> Iterator[tuple[list[Cutout], list[tuple[FloatArray, FloatArray]]]]:
-    """Cutouts of a part (None: of all), shard by shard, with the true positions of points and of the deflector."""
-    for shard in read_shards(data_dir):
-        rows = np.flatnonzero((parts_of(shard.truth) == part) | (part is None))
-        truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
-        yield [shard.cutouts[k] for k in rows], truths
-
-
-def match_radius_pix(cutout: Cutout) -> float:
-    """How near a detection must be to a true position to be it."""
-    return MATCH_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
-
-
-def matched(found: FloatArray, true: FloatArray, radius: float) -> npt.NDArray[np.bool_]:
-    """Which of the found positions (n, 2), in order, are true ones (m, 2); each true one counts once."""
-    free = np.ones(len(true), bool)
-    out = np.zeros(len(found), bool)
-    for k, position in enumerate(found):
-        distance = np.where(free, np.hypot(*(true - position).T), np.inf) if len(true) else np.empty(0)
-        if len(distance) and distance.min() <= radius:
-            out[k], free[int(np.argmin(distance))] = True, False
-    return out
-
-
-def logit(p: FloatArray) -> FloatArray:
-    """Log odds, finite for every float32 probability."""
-    q = np.clip(np.asarray(p, float), 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(q / (1 - q)))

@@ -77,10 +77,12 @@ def test_what_the_arc_stage_learns_from() -> None:
     truth = pd.DataFrame(rows, columns=["kind", "label", "arc_snr", "theta_e_arcsec", "arc_contrast"])
     truth = truth.assign(part="train", seeing_arcsec=0.7)
     data = Cached(*(np.empty(0) for _ in range(3)), truth)
-    arcs, others = usable(data, ArcsConfig())
+    arcs, others, scored = usable(data, ArcsConfig())
     assert (arcs.tolist(), others.tolist()) == ([0, 3, 4], [1, 5])
-    arcs, others = usable(data, ArcsConfig(min_theta_e_seeing=1.0, max_arc_contrast=4.0))
-    assert (arcs.tolist(), others.tolist()) == ([0], [1, 5])
+    assert scored.all()
+    arcs, others, scored = usable(data, ArcsConfig(min_theta_e_seeing=1.0, max_arc_contrast=4.0))
+    assert (arcs.tolist(), others.tolist()) == ([0, 3, 4], [1, 5])  # all teach light and radius
+    assert np.flatnonzero(~scored).tolist() == [3, 4]
 
 
 def test_median_and_width_of_a_known_distribution() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.counter.matching import matched
 from stages.counter.photometry import measure
 from stages.counter.predict import distinct
-from stages.counter.train import matched
 from stages.records import Cutout
 
 

@@ -1,0 +1,165 @@
+"""Say what the detector's answers are worth, on systems that it did not learn from: confidences and the second look.
+
+    python -m stages.counter calibrate --weights FILE --data DIR --out DIR
+
+does it anew for weights as they are, on all systems below DIR: the proportions of DIR are those that confidences are
+right for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stages import config as configuration
+from stages.counter.detector import CLASSES, CounterConfig, build, detect
+from stages.counter.matching import match_radius_pix, matched
+from stages.counter.proposals import calibrated, deflector_of, logit
+from stages.counter.second_look import SecondLook, learn, look
+from stages.counter.tiles import true_boxes
+from stages.dataset import DatasetError, fingerprint, parts_of, read_shards
+from stages.records import Cutout, FloatArray
+from stages.scaling import resolution_arcsec
+from stages.training import platt
+from stages.weights import Card, WeightsError, load, save
+
+_PREFIX = "second_look."
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """slope_offset : (2, 2) by class, of the logit of a raw confidence; second_look : None where too little taught it;
+    resolution_arcsec : range of the systems; figures : for the card."""
+
+    slope_offset: FloatArray
+    second_look: SecondLook | None
+    resolution_arcsec: list[float]
+    figures: dict[str, Any]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a weights file, beside the detector's."""
+        judge = self.second_look.state_dict() if self.second_look is not None else {}
+        return {"calibration": torch.from_numpy(self.slope_offset)} | {_PREFIX + k: v for k, v in judge.items()}
+
+    def card(self, config: dict[str, Any], data: dict[str, Any]) -> Card:
+        """Card of weights with these settings that learned from these data."""
+        return Card(
+            "counter", "3", config, {"resolution_arcsec": self.resolution_arcsec, "bands": [1, 3]}, data, self.figures,
+            "Confidences are calibrated on simulations that the detector did not learn from: the share of detections "
+            "that are real.",
+        )  # fmt: skip
+
+
+def taken_from(state: dict[str, Tensor]) -> tuple[FloatArray, SecondLook | None]:
+    """Slopes and offsets (2, 2) and the second look of a weights file; its state keeps the detector's alone."""
+    slope_offset = state.pop("calibration").double().numpy()
+    judge = {key.removeprefix(_PREFIX): state.pop(key) for key in list(state) if key.startswith(_PREFIX)}
+    if not judge:
+        return slope_offset, None
+    second = SecondLook()
+    second.load_state_dict(judge)
+    return slope_offset, second.eval()
+
+
+def calibrate(net: nn.Module, data_dir: Path, part: str | None, config: CounterConfig) -> Calibration:
+    """Confidences of both classes and the second look, on the systems of a part below a folder (None: on all)."""
+    score: list[list[float]] = [[], []]
+    real: list[list[bool]] = [[], []]
+    seen: list[float] = []
+    for cutouts, truths in held_out(data_dir, part, config.min_snr):
+        seen += [resolution_arcsec(c) for c in cutouts]
+        for cutout, truth, found in zip(cutouts, truths, detect(net, cutouts), strict=True):
+            for kind in range(len(CLASSES)):
+                here = found.kind == kind
+                score[kind] += found.confidence[here].tolist()
+                real[kind] += matched(found.xy_pix[here], truth[kind], match_radius_pix(cutout)).tolist()
+    fits = []
+    for confidence, label in zip(score, real, strict=True):
+        if len(set(label)) < 2:
+            warnings.warn(
+                f"{data_dir}: held-out detections are all right or all wrong; left uncalibrated", stacklevel=2
+            )
+            fits.append([1.0, 0.0])
+        else:
+            fits.append(list(platt(logit(np.array(confidence)), np.array(label, int), balanced=False)))
+    slope_offset = np.array(fits)
+    second, figures = _second_look(net, slope_offset, data_dir, part, config)
+    figures["calibration_slope_offset"] = dict(zip(CLASSES, slope_offset.tolist(), strict=True))
+    return Calibration(slope_offset, second, [round(min(seen), 3), round(max(seen), 3)], figures)
+
+
+def _second_look(
+    net: nn.Module, slope_offset: FloatArray, data_dir: Path, part: str | None, config: CounterConfig
+) -> tuple[SecondLook | None, dict[str, Any]]:
+    """Train the second look on all of these systems; its figures are of one half by a network that knows the other."""
+    features, sure, real, half = [], [], [], []
+    for number, (cutouts, truths) in enumerate(held_out(data_dir, part, config.min_snr)):
+        for cutout, (points, _), found in zip(cutouts, truths, detect(net, cutouts), strict=True):
+            confidence = calibrated(found, slope_offset)
+            seen = look(cutout, found, confidence, *deflector_of(found, confidence, cutout))
+            features.append(seen.features)
+            sure.append(seen.confidence)
+            real.append(matched(seen.xy_pix, points, match_radius_pix(cutout)))
+            half.append(np.full(len(seen.confidence), number % 2))
+    x, first, is_point, side = (np.concatenate(part) for part in (features, sure, real, half))
+    figures: dict[str, Any] = {"second_look_detections": len(is_point)}
+    if len(set(is_point[side == 0])) < 2:
+        warnings.warn(f"{data_dir}: too few detections for a second look; left without", stacklevel=2)
+        return None, figures
+    if len(set(is_point[side == 1])) == 2:
+        said = learn(x[side == 0], is_point[side == 0], config.second_look_steps, config.seed).judge(x[side == 1])
+        figures["average_precision_first_look"] = round(
+            float(average_precision_score(is_point[side == 1], first[side == 1])), 4
+        )
+        figures["average_precision_second_look"] = round(float(average_precision_score(is_point[side == 1], said)), 4)
+    return learn(x, is_point, config.second_look_steps, config.seed), figures
+
+
+def held_out(
+    data_dir: Path, part: str | None, min_snr: float
+) -> Iterator[tuple[list[Cutout], list[tuple[FloatArray, FloatArray]]]]:
+    """Cutouts of a part (None: of all), shard by shard, with the true positions of points and of the deflector."""
+    for shard in tqdm(read_shards(data_dir), desc="calibrating", unit="shard"):
+        rows = np.flatnonzero((parts_of(shard.truth) == part) | (part is None))
+        truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
+        yield [shard.cutouts[k] for k in rows], truths
+
+
+def command(arguments: Sequence[str]) -> int:
+    """The command line of `python -m stages.counter calibrate`."""
+    parser = argparse.ArgumentParser(prog="python -m stages.counter calibrate", description=__doc__)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="simulations that the detector did not learn from")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        print(anew(options.weights, options.data, options.out))
+    except (DatasetError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def anew(weights: Path, data_dir: Path, out_dir: Path) -> Path:
+    """Calibrate weights on all systems below a folder; returns `out_dir/counter.safetensors`."""
+    state, card = load(weights)
+    config = configuration.from_mapping(CounterConfig, card.config, str(weights))
+    taken_from(state)
+    net: Any = build(config.width)  # of ultralytics, which has no types
+    net.load_state_dict(state)
+    said = calibrate(net.fuse().eval(), data_dir, None, config)
+    path = out_dir / "counter.safetensors"
+    settings = card.config | {"calibration": data_dir.name}
+    save(path, state | said.tensors(), said.card(settings, card.data | fingerprint(data_dir)))
+    return path
