@@ -30,6 +30,7 @@ _PEAK_SNR = 10.0  # of what a matched filter proposes as a point
 _SPLIT_GAIN, _SPLIT_FWHM, _SPLIT_RATIO = 150.0, 0.55, 0.15  # fall of chi2 per unexplained unit; separation; light
 _SPLIT_START_FWHM = 0.35  # half the separation to begin with
 _SPLIT_MISFIT = 1.5  # reduced chi2 below which none is tried
+_SPLIT_ROUNDS = 2  # that tell which way a pair lies
 _SPLIT_MOST = 12  # points beyond which none is tried: a crowd of stars would take minutes
 
 
@@ -227,8 +228,8 @@ def _split_pairs(band: _Band, whole: _Points, deflector: FloatArray) -> tuple[_P
         return whole, origin  # there is not so much to gain
     for k in np.argsort(-np.nan_to_num(whole.flux[origin]), kind="stable"):
         at = int(np.flatnonzero(origin == k)[0])
-        pairs = [_pair(band, whole, at, angle, deflector) for angle in np.deg2rad((0, 45, 90, 135))]
-        best = min(pairs, key=lambda p: p.chi2)
+        rough = {a: _pair(band, whole, at, a, deflector, _SPLIT_ROUNDS).chi2 for a in np.deg2rad((0, 45, 90, 135))}
+        best = _pair(band, whole, at, min(rough, key=lambda a: rough[a]), deflector)
         half = best.flux[[at, -1]]
         apart = np.hypot(*(best.xy[at] - best.xy[-1]))
         gain = (whole.chi2 - best.chi2) / best.excess**2
@@ -237,11 +238,11 @@ def _split_pairs(band: _Band, whole: _Points, deflector: FloatArray) -> tuple[_P
     return whole, origin
 
 
-def _pair(band: _Band, whole: _Points, k: int, angle: float, deflector: FloatArray) -> _Points:
+def _pair(band: _Band, whole: _Points, k: int, angle: float, deflector: FloatArray, rounds: int = _ROUNDS) -> _Points:
     step = _SPLIT_START_FWHM * band.psf.fwhm_pix * np.array([np.cos(angle), np.sin(angle)])
     start = np.vstack([whole.xy, whole.xy[k] + step])
     start[k] -= step
-    return _fit(band, start, deflector)
+    return _fit(band, start, deflector, rounds)
 
 
 def _leftover(band: _Band, points: _Points, deflector: FloatArray) -> Leftover:
