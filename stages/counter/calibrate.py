@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages import config as configuration
+from stages.config import to_mapping
 from stages.counter.detector import CLASSES, CounterConfig, build, detect
 from stages.counter.matching import match_radius_pix, matched
 from stages.counter.proposals import calibrated, deflector_of, logit
@@ -102,7 +103,7 @@ def calibrate(net: nn.Module, data_dir: Path, part: str | None, config: CounterC
 def _second_look(
     net: nn.Module, slope_offset: FloatArray, data_dir: Path, part: str | None, config: CounterConfig
 ) -> tuple[SecondLook | None, dict[str, Any]]:
-    """Train the second look on all of these systems; its figures are of one half by a network that knows the other."""
+    """Train the second look on all of these systems; its calibration and figures are of each half by the other's."""
     features, sure, real, half = [], [], [], []
     for number, (cutouts, truths) in enumerate(held_out(data_dir, part, config.min_snr)):
         for cutout, (points, _), found in zip(cutouts, truths, detect(net, cutouts), strict=True):
@@ -117,13 +118,16 @@ def _second_look(
     if len(set(is_point[side == 0])) < 2:
         warnings.warn(f"{data_dir}: too few detections for a second look; left without", stacklevel=2)
         return None, figures
+    second = learn(x, is_point, config.second_look_steps, config.seed)
     if len(set(is_point[side == 1])) == 2:
-        said = learn(x[side == 0], is_point[side == 0], config.second_look_steps, config.seed).judge(x[side == 1])
-        figures["average_precision_first_look"] = round(
-            float(average_precision_score(is_point[side == 1], first[side == 1])), 4
-        )
-        figures["average_precision_second_look"] = round(float(average_precision_score(is_point[side == 1], said)), 4)
-    return learn(x, is_point, config.second_look_steps, config.seed), figures
+        said = np.empty(len(x))
+        for one in (0, 1):
+            here = side == one
+            said[here] = learn(x[~here], is_point[~here], config.second_look_steps, config.seed).judge(x[here])
+        second.slope_offset.copy_(torch.tensor(platt(logit(said), is_point.astype(int), balanced=False)))
+        figures["average_precision_first_look"] = round(float(average_precision_score(is_point, first)), 4)
+        figures["average_precision_second_look"] = round(float(average_precision_score(is_point, said)), 4)
+    return second, figures
 
 
 def held_out(
@@ -160,6 +164,6 @@ def anew(weights: Path, data_dir: Path, out_dir: Path) -> Path:
     net.load_state_dict(state)
     said = calibrate(net.fuse().eval(), data_dir, None, config)
     path = out_dir / "counter.safetensors"
-    settings = card.config | {"calibration": data_dir.name}
+    settings = to_mapping(config) | {"calibration": data_dir.name}
     save(path, state | said.tensors(), said.card(settings, card.data | fingerprint(data_dir)))
     return path

@@ -58,7 +58,7 @@ class CounterConfig:
     min_snr: float = 6.0
     plain_share: float = 0.35
     calibration: str = ""
-    second_look_steps: int = 4000
+    second_look_steps: int = 600
     seed: int = 1
     workers: int = 2
     schedule: Schedule = field(default_factory=lambda: Schedule(3000, 16, 2e-3, check_steps=500))

@@ -34,7 +34,7 @@ _ALONE_FWHM = 9.0
 _COLOUR_FLOOR = 0.05  # error of a log flux ratio below which none is believed
 _MEMBERS, _WIDTH = 4, 32
 _CONSTANT = 1e-6  # a feature that varies less is not scaled
-_BATCH, _RATE, _DECAY = 512, 5e-3, 0.1
+_BATCH, _RATE, _DECAY = 512, 5e-3, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +112,14 @@ class SecondLook(nn.Module):
 
     middle: Tensor
     spread: Tensor
+    slope_offset: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         n = len(FEATURES)
         self.register_buffer("middle", torch.zeros(n))
         self.register_buffer("spread", torch.ones(n))
+        self.register_buffer("slope_offset", torch.tensor([1.0, 0.0]))  # of the logit, as learned by heart is too sure
         self.members = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(2 * n, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, 1)
@@ -134,7 +136,10 @@ class SecondLook(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Probabilities (n,) of being a point."""
         seen = self.seen(features)
-        return torch.stack([member(seen)[:, 0].sigmoid() for member in self.members]).mean(0)
+        mean = torch.stack([member(seen)[:, 0].sigmoid() for member in self.members]).mean(0)
+        slope, offset = self.slope_offset
+        probability: Tensor = (slope * torch.logit(mean, 1e-6) + offset).sigmoid()
+        return probability
 
     def judge(self, features: FloatArray) -> FloatArray:
         """The same of an array."""
