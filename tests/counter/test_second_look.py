@@ -45,7 +45,7 @@ def feature(features: FloatArray, name: str) -> FloatArray:
 
 
 def test_a_star_has_the_shape_of_the_psf_and_a_galaxy_has_not() -> None:
-    star, galaxy, arc = (shape_of(with_ellipse(*widths)) for widths in ((3.0, 3.0), (3.3, 3.3), (3.0, 4.0)))
+    star, galaxy, arc = (shape_of(with_ellipse(*widths)) for widths in ((3.0, 3.0), (3.3, 3.3), (3.0, 3.6)))
     assert abs(star["broad_sigma"]) < 3
     assert star["long_sigma"] < 4
     assert star["chi2_point"] == pytest.approx(1.0, abs=0.6)
@@ -144,6 +144,9 @@ def test_confidences_can_be_made_anew_for_weights_as_they_are(data_dir: Path, tm
 def test_shipped_second_look_prefers_a_star_to_a_galaxy() -> None:
     second = load(WEIGHTS_DIR / "counter.safetensors").second_look
     assert second is not None
-    one = seen(with_ellipse(3.0, 3.0), np.array([[20.0, 20.0]]), np.array([0.5]))
-    other = seen(with_ellipse(4.5, 4.5), np.array([[20.0, 20.0]]), np.array([0.5]))
-    assert second.judge(one)[0] > 0.5 > second.judge(other)[0]
+    at, confidence = np.array([[20.0, 20.0]]), np.array([0.5])
+    star, galaxy, longer = (
+        float(second.judge(seen(with_ellipse(*widths), at, confidence))[0])
+        for widths in ((3.0, 3.0, 6.0), (4.5, 4.5, 6.0), (3.0, 3.6, 15.0))
+    )
+    assert star > 0.7 > 0.5 > max(galaxy, longer)
