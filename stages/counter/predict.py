@@ -27,7 +27,7 @@ from stages.scaling import resolution_arcsec
 
 LENS_VERDICTS = ("supports", "possible")
 CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
-_MIN_CONFIDENCE = 0.3  # of an image; fewer of one image for none cost as many of several, above and below
+_MIN_CONFIDENCE = 0.3  # of an image; with a higher one cutouts of none are counted right more often, of several less
 _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for a lens more than against itself
 _MOST_DETECTIONS = 30
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
