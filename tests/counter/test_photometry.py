@@ -7,7 +7,7 @@ import pytest
 
 from stages.counter.matching import matched
 from stages.counter.photometry import measure
-from stages.counter.predict import distinct
+from stages.counter.proposals import distinct
 from stages.records import Cutout
 
 
