@@ -19,11 +19,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import map_coordinates, spline_filter
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,7 +33,7 @@ from stages.config import WEIGHTS_DIR
 from stages.counter.evaluate import share
 from stages.counter.photometry import Photometry, measure
 from stages.counter.predict import LENS_VERDICTS, Predictor, count, load
-from stages.counter.psf import psf_of
+from stages.counter.psf import Psf, psf_of
 from stages.dataset import native_positions, shards_to_test
 from stages.ingest import IngestOptions, Survey
 from stages.records import Certificate, Cutout, FloatArray
@@ -40,6 +41,7 @@ from stages.scaling import resolution_arcsec
 from stages.weights import load_card
 
 NEAR_FWHM = 0.5
+KERNEL_FWHM = 3.0  # how far the shape of the other images is followed
 SURE = 0.9
 SNR_EDGES = (5.0, 10.0, 30.0, 1e9)
 
@@ -86,15 +88,50 @@ def hidden(predictor: Predictor, cutout: Cutout, true: FloatArray, image: int) -
 
 
 def without(cutout: Cutout, points: Photometry, image: int) -> Cutout:
-    """A cutout less the points that were fitted to one image."""
-    y, x = (a.ravel().astype(float) for a in np.indices(cutout.flux.shape[1:]))
+    """A cutout less what was fitted to one image, of the shape that its other images have on the average."""
     flux = cutout.flux.copy()
-    for row in np.flatnonzero(points.detection == image):
-        for column, band in enumerate(points.bands):
-            light = np.nan_to_num(points.flux[row, column])
-            shape = psf_of(cutout, band).value(x - points.xy_pix[row, 0], y - points.xy_pix[row, 1])
-            flux[band] -= (light * shape).reshape(flux.shape[1:]).astype(flux.dtype)
+    gone = points.detection == image
+    for column, band in enumerate(points.bands):
+        light, psf = np.nan_to_num(points.flux[:, column]), psf_of(cutout, band)
+        shape = shape_of(cutout.flux[band], points.xy_pix[~gone], light[~gone], psf)
+        rest = cutout.flux[band] - drawn(flux[band].shape, points.xy_pix[~gone], light[~gone], shape)
+        for xy in points.xy_pix[gone]:
+            flux[band] -= fitted(rest, xy, shape).astype(flux.dtype)
     return replace(cutout, flux=flux)
+
+
+def shape_of(plane: FloatArray, xy: FloatArray, light: FloatArray, psf: Psf) -> Psf:
+    """The PSF of points (n, 2) of known light (n,) on a plane: the stated one and their mean departure from it."""
+    apart = min((float(np.hypot(*(a - b))) for a, b in combinations(xy, 2)), default=np.inf)
+    reach = min(KERNEL_FWHM * psf.fwhm_pix, apart / 2)
+    half = int(np.ceil(reach)) + 1
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    left = plane - drawn(plane.shape, xy, light, psf)
+    stamps = np.array([map_coordinates(left, [y + cy, x + cx], order=3, mode="nearest") for cx, cy in xy])
+    edge = np.abs(np.hypot(x, y) - reach) < 1
+    stamps -= np.median(stamps[:, edge], axis=1)[:, None, None] if len(xy) else 0.0
+    departure = np.tensordot(light, stamps, 1) / max(float((light**2).sum()), 1e-30)
+    fade = np.clip((reach - np.hypot(x, y)) / psf.fwhm_pix, 0, 1)
+    kernel = psf.value(x.ravel(), y.ravel()).reshape(x.shape) + fade * departure
+    return Psf(psf.fwhm_pix, spline_filter(kernel, order=3), (float(half), float(half)))
+
+
+def drawn(size: tuple[int, ...], xy: FloatArray, light: FloatArray, psf: Psf) -> FloatArray:
+    """A plane (H, W) of points."""
+    y, x = (a.ravel().astype(float) for a in np.indices(size))
+    out = np.zeros(len(x))
+    for place, amount in zip(xy, light, strict=True):
+        out += amount * psf.value(x - place[0], y - place[1])
+    return out.reshape(size)
+
+
+def fitted(plane: FloatArray, xy: FloatArray, psf: Psf) -> FloatArray:
+    """A plane (H, W) of the point at a place that, on a slope, fits a plane's pixels near it best."""
+    y, x = np.indices(plane.shape).astype(float)
+    shape = psf.value((x - xy[0]).ravel(), (y - xy[1]).ravel()).reshape(plane.shape)
+    near = (np.hypot(x - xy[0], y - xy[1]) < 2 * psf.fwhm_pix) & np.isfinite(plane)
+    design = np.stack([shape[near], np.ones(near.sum()), x[near] - xy[0], y[near] - xy[1]], 1)
+    return np.asarray(np.linalg.lstsq(design, plane[near], rcond=None)[0][0] * shape)
 
 
 def within(judged: Certificate, place: FloatArray, near: float) -> bool:

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.training import Schedule, blend, dihedral, dihedral_positions, fit, learning_rate, platt, undihedral
+from stages.training import (
+    Schedule,
+    blend,
+    dihedral,
+    dihedral_positions,
+    fast_arithmetic,
+    fit,
+    learning_rate,
+    platt,
+    undihedral,
+)
 
 
 @pytest.mark.parametrize("k", range(8))
@@ -132,3 +142,14 @@ def test_blending_is_the_mean_of_parameters_and_statistics() -> None:
     blend(new, old.state_dict(), 0.25)
     torch.testing.assert_close(new[0].weight, want["0.weight"])
     torch.testing.assert_close(new[1].running_mean, torch.full((2,), 0.75))
+
+
+@pytest.mark.parametrize(("able", "half"), [({"avx512_bf16": True}, True), ({"avx2": True}, False), ({}, False)])
+def test_only_processors_with_bfloat16_use_it(
+    able: dict[str, bool], half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    layer = torch.nn.Conv2d(1, 4, 3)
+    with torch.inference_mode(), fast_arithmetic(torch.device("cpu")):
+        said = layer(torch.ones(1, 1, 8, 8))
+    assert said.dtype == (torch.bfloat16 if half else torch.float32)

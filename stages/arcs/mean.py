@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages import config as configuration
 from stages.arcs.calibration import calibrate
-from stages.arcs.model import FRAME, ArcNet, ArcsConfig
+from stages.arcs.model import FRAME, ArcsConfig, build
 from stages.arcs.train import held_out, require_both
 from stages.cache import cached
 from stages.dataset import DatasetError
@@ -26,9 +26,9 @@ def mean(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
     loaded = [load(path) for path in paths]
     cards = [card for _, card in loaded]
     config = configuration.from_mapping(ArcsConfig, cards[0].config, str(paths[0]))
-    net = ArcNet(config.width, config.grid, config.subtract)
+    net = build(config)
     for k, (path, (state, _)) in enumerate(zip(paths, loaded, strict=True)):
-        other = ArcNet(config.width, config.grid, config.subtract)
+        other = build(config)
         state.pop("calibration")
         go_on(other, state, path)
         blend(net, other.state_dict(), 1 / (k + 1))

@@ -28,17 +28,19 @@ _N_HIDDEN = 64
 class ArcsConfig:
     """Settings of stage 3; see `configs/arcs.yaml`.
 
-    width : channels of the first level; grid : what the network sees, circles about the deflector (polar) or the
+    width : channels of the first level; depth : residual blocks after every level but the finest, which see the whole
+    cutout's summary as well; grid : what the network sees, circles about the deflector (polar) or the
     square cutout; subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm :
     error of the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses
     whose arcs are fainter are left out of training; max_arc_contrast, min_theta_e_seeing : those with brighter arcs
     beside their deflector, or of a smaller Einstein radius in units of the seeing, teach light and radius, but not the
     score; hard_share : part of a batch's non-lenses that is drawn from the hard_part of all which the network takes
     most for lenses, chosen anew at each check; start : weights to go on from instead of fresh ones, of the same
-    network; keep_start : their share in the mean with the trained ones that is kept.
+    network or a shallower one; keep_start : their share in the mean with the trained ones that is kept.
     """
 
     width: int = 16
+    depth: int = 0
     grid: str = "polar"
     subtract: bool = True
     centre_jitter_fwhm: float = 0.3
@@ -108,12 +110,27 @@ def _convolution(n_in: int, n_out: int, polar: bool) -> tuple[nn.Module, ...]:
     return (*pad, nn.Conv2d(n_in, n_out, 3, 1, (1, 0) if polar else 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
 
+class Block(nn.Module):
+    """Adds to a level of n channels what two more convolutions say of it (He et al. 2016); at first nothing."""
+
+    def __init__(self, n: int, polar: bool) -> None:
+        super().__init__()
+        *body, last, _ = (*_convolution(n, n, polar), *_convolution(n, n, polar))
+        assert isinstance(last, nn.BatchNorm2d)
+        nn.init.zeros_(last.weight)
+        self.body = nn.Sequential(*body, last)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """(N, n, R, T) to the same shape."""
+        return F.relu(level + self.body(level))
+
+
 class ArcNet(nn.Module):
     """(N, 6, S, S) scaled pixels, (N, 2) conditions and (N, 2) centres on the grid to an `ArcOutput`."""
 
-    def __init__(self, width: int = 16, grid: str = "polar", subtract: bool = True) -> None:
+    def __init__(self, width: int = 16, grid: str = "polar", subtract: bool = True, depth: int = 0) -> None:
         super().__init__()
-        self.polar, self.subtract = grid == "polar", subtract
+        self.polar, self.subtract, self.depth = grid == "polar", subtract, depth
         sizes = (width, 2 * width, 4 * width, 6 * width)
         first = N_CHANNELS + 1 + (N_SLOTS if subtract else 0)
         self.down = nn.ModuleList(
@@ -121,6 +138,12 @@ class ArcNet(nn.Module):
         )
         self.narrow = nn.ModuleList(nn.Conv2d(sizes[k + 1], sizes[k], 1) for k in range(3))
         self.up = nn.ModuleList(Level(sizes[k], sizes[k], self.polar) for k in range(3))
+        self.deeper_down = nn.ModuleList(self._blocks(n) for n in sizes[1:])
+        self.deeper_up = nn.ModuleList(self._blocks(n) for n in sizes[1:3])
+        if depth:
+            self.context = nn.Linear(2 * sizes[-1] + N_CONDITIONS, sizes[-1])
+            nn.init.zeros_(self.context.weight)
+            nn.init.zeros_(self.context.bias)
         self.mask = nn.Conv2d(width, 1, 1)
         self.angles = nn.Sequential(
             nn.Conv1d(2 * width, _N_HIDDEN, 5, padding=2, padding_mode="circular"), nn.ReLU(),
@@ -134,6 +157,9 @@ class ArcNet(nn.Module):
             nn.Linear(2 * sizes[-1] + _N_HIDDEN + N_CONDITIONS, _N_HIDDEN), nn.ReLU(), nn.Linear(_N_HIDDEN, 1)
         )
 
+    def _blocks(self, n: int) -> nn.Sequential:
+        return nn.Sequential(*(Block(n, self.polar) for _ in range(self.depth)))
+
     def forward(self, pixels: Tensor, conditions: Tensor, centre: Tensor) -> ArcOutput:
         """Run the network."""
         scale = pixel_arcsec(conditions)
@@ -145,12 +171,15 @@ class ArcNet(nn.Module):
         h = h.contiguous(memory_format=torch.channels_last)
         levels = []
         for k, level in enumerate(self.down):
-            h = level(F.max_pool2d(h, 2) if k else h)
+            h = self.deeper_down[k - 1](level(F.max_pool2d(h, 2))) if k else level(h)
             levels.append(h)
         pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3)), conditions], 1)
+        if self.depth:
+            h = h + self.context(pooled)[..., None, None]
         for k in (2, 1, 0):
             wide = F.interpolate(self.narrow[k](h), scale_factor=2.0, mode="nearest")
             h = self.up[k](wide + levels[k])
+            h = self.deeper_up[k - 1](h) if k else h
         mask = self.mask(h).float()
         if self.polar:
             mask = to_square(mask - _OUTSIDE_LOGIT, centre, pixels.shape[-1]) + _OUTSIDE_LOGIT
@@ -164,6 +193,11 @@ class ArcNet(nn.Module):
             self.score(torch.cat([pooled, rings.amax(2)], 1))[:, 0].float(),
             (self.radius(rings)[:, 0] + self.radius_context(pooled)).float(),
         )
+
+
+def build(config: ArcsConfig) -> ArcNet:
+    """A fresh network of a configuration."""
+    return ArcNet(config.width, config.grid, config.subtract, config.depth)
 
 
 def pixel_arcsec(conditions: Tensor) -> Tensor:

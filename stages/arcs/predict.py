@@ -14,7 +14,7 @@ from stages import config as configuration
 from stages import weights
 from stages.arcs.calibration import Calibration, coverage
 from stages.arcs.measure import THRESHOLD, colour, find_arcs, fit_ring, signal
-from stages.arcs.model import FRAME, ArcNet, ArcsConfig, measured
+from stages.arcs.model import FRAME, ArcsConfig, build, measured
 from stages.deflector import deflector_light
 from stages.polar import to_polar
 from stages.records import ArcScore, Cutout, FloatArray
@@ -76,7 +76,7 @@ def load(path: Path, device: str = "cpu") -> Predictor:
     state, card = weights.load(path)
     config = configuration.from_mapping(ArcsConfig, card.config, str(path))
     calibration = Calibration(*(float(v) for v in state.pop("calibration")))
-    net = ArcNet(config.width, config.grid, config.subtract)
+    net = build(config)
     net.load_state_dict(state)
     net.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(net, calibration)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.arcs.calibration import Rows, calibrate, directions, has_arc, scores_of, tensors, true_mask
-from stages.arcs.model import FRAME, ArcNet, ArcOutput, ArcsConfig, pixel_arcsec, resolution_pix
+from stages.arcs.model import FRAME, ArcOutput, ArcsConfig, build, pixel_arcsec, resolution_pix
 from stages.augment import drop, patches, photometric, refill
 from stages.cache import Cached, cached
 from stages.config import to_mapping
@@ -35,10 +35,11 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
     require_both(data, np.concatenate([arcs[scored[arcs]], others]), config, f"{data_dir}: training")
     require_both(data, validation, config, f"{data_dir}: validation")
     torch.manual_seed(config.seed)
-    fresh = ArcNet(config.width, config.grid, config.subtract)
+    fresh = build(config)
     state = load(Path(config.start))[0] if config.start else {}
     state.pop("calibration", None)
     if config.start:
+        state = added(fresh) | state
         go_on(fresh, state, Path(config.start))
     weight = radius_weights(data, arcs)
     negatives = Negatives(
@@ -64,6 +65,11 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
     path = out_dir / "arcs.safetensors"
     save(path, trained, card)
     return path
+
+
+def added(fresh: nn.Module) -> dict[str, Tensor]:
+    """The part of a fresh network that a shallower one lacks, which says nothing as yet."""
+    return {k: v for k, v in fresh.state_dict().items() if k.startswith(("deeper_", "context."))}
 
 
 def require_both(data: Cached, rows: Rows, config: ArcsConfig, what: str) -> None:

@@ -18,7 +18,7 @@ from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build
 from stages.records import BoolArray, ClassifierResult, Cutout, FloatArray
 from stages.scaling import N_SLOTS, network_inputs
-from stages.training import dihedral
+from stages.training import dihedral, fast_arithmetic
 
 _MIN_VALID_SHARE = 0.3
 _CHUNK = 32  # what the processor's cache holds
@@ -119,7 +119,8 @@ class Predictor:
                 part = slice(start, start + _CHUNK)
                 for k in sides:
                     turned = dihedral(pixels[part], k).contiguous(memory_format=torch.channels_last)
-                    seen = net.features(turned, conditions[part])
+                    with fast_arithmetic(pixels.device):
+                        seen = net.features(turned, conditions[part]).float()
                     logits[part] += net.decide(seen).double().cpu().numpy() / len(sides)
                     if self.domain is not None and k == sides[0]:
                         unlike[part] = self.domain.unlike(seen.cpu())
@@ -138,18 +139,15 @@ def upright(pixels: Tensor) -> Tensor:
     eight poses, of which this is one.
     """
     half = pixels.shape[-1] // 2
-    flux = pixels[:, :N_SLOTS].sum(1)
-    near, far = slice(None, half), slice(-half, None)
-    corners = ((near, near), (near, far), (far, far), (far, near))  # each comes first after one more quarter turn
-    light = torch.stack([flux[:, rows, columns].sum((1, 2)) for rows, columns in corners])
-    brightest = light.argmax(0)
+    light = pixels[:, :N_SLOTS].reshape(-1, N_SLOTS, 2, half, 2, half).sum((1, 3, 5)).flatten(1)
+    corners = light[:, [0, 1, 3, 2]]  # each comes first after one more quarter turn
+    turns = corners.argmax(1)
     row = torch.arange(len(pixels))
+    mirrored = corners[row, (turns + 1) % 4] < corners[row, (turns + 3) % 4]
     out = torch.empty_like(pixels)
-    for k in range(len(corners)):
-        own = row[brightest == k]
-        turned = dihedral(pixels[own], k)
-        beside, below = light[(k + 1) % 4, own], light[(k + 3) % 4, own]
-        out[own] = torch.where((beside < below)[:, None, None, None], turned.transpose(-2, -1), turned)
+    for k, (turn, mirror) in enumerate(zip(turns.tolist(), mirrored.tolist(), strict=True)):
+        turned = dihedral(pixels[k], turn)
+        out[k] = turned.transpose(-2, -1) if mirror else turned
     return out
 
 
@@ -158,7 +156,7 @@ def _looks(
 ) -> FloatArray:
     """Logits (V, N) of V networks before calibration, each averaged over its own quarter turns; 0 where it has none."""
     out = torch.zeros(len(nets), len(pixels))
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_arithmetic(pixels.device):
         for start in range(0, len(pixels), _CHUNK):
             part = slice(start, start + _CHUNK)
             for k in sorted({k for own in sides for k in own}):

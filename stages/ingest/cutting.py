@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +28,23 @@ def cut(field: Field, id: str, source: str, xy_pix: FloatArray, side_arcsec: flo
         x0, x1, y0, y1 = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)
     inside = (slice(None), slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width)))
     margin = ((0, 0), (max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)))
-    flux = np.pad(field.flux[inside], margin, constant_values=np.nan)
-    valid = np.pad(field.valid[inside], margin)
+    flux, variance = (_padded(plane[inside], margin, np.nan) for plane in (field.flux, field.variance))
+    valid = _padded(field.valid[inside], margin, False)
     ra, dec = position(field, xy_pix)
     reasons = field.reasons
     if masked(valid, xy_pix - (x0, y0), field.pixel_scale_arcsec):
         reasons = tuple(dict.fromkeys((*reasons, "masked_pixels")))
     return Cutout(
         id, source, np.where(valid, flux, np.nan).astype(np.float32, copy=False),
-        np.pad(field.variance[inside], margin, constant_values=np.nan), valid, field.bands, field.pixel_scale_arcsec,
+        variance, valid, field.bands, field.pixel_scale_arcsec,
         field.psf_fwhm_arcsec, field.psf, np.asarray(xy_pix, float) - (x0, y0), np.array([x0, y0], float), ra, dec,
         field.survey, field.unit, reasons,
     )  # fmt: skip
+
+
+def _padded(planes: Any, margin: tuple[tuple[int, int], ...], value: float) -> Any:
+    """A copy with a margin of one value; `np.pad` takes as long where there is none."""
+    return np.pad(planes, margin, constant_values=value) if np.any(margin) else planes.copy()
 
 
 def centre(field: Field) -> FloatArray:

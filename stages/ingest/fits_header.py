@@ -14,6 +14,7 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 from stages.bands import wavelength_nm
 from stages.ingest.field import psf_fwhm_pix
+from stages.ingest.fits_plain import Header
 from stages.ingest.names import parse
 from stages.records import FloatArray
 from stages.survey import SurveyFacts
@@ -22,7 +23,7 @@ _SEEING_KEYS = ("SEEING", "PSF_FWHM", "FWHM", "PSF_RAD", "IQ")
 _SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCL", "SECPIX", "SECPIX1")
 
 
-def celestial_wcs(header: fits.Header) -> WCS | None:
+def celestial_wcs(header: Header) -> WCS | None:
     """The celestial WCS of a header, None if there is none that can be used."""
     if not str(header.get("CTYPE1", "")).startswith(("RA", "DEC", "GLON")):
         return None
@@ -30,13 +31,13 @@ def celestial_wcs(header: fits.Header) -> WCS | None:
         warnings.simplefilter("ignore", FITSFixedWarning)
         warnings.simplefilter("ignore", AstropyUserWarning)
         try:
-            wcs = WCS(header, naxis=2)
+            wcs = WCS(fits.Header(header) if isinstance(header, dict) else header, naxis=2)
             return wcs if wcs.has_celestial else None
         except Exception:  # a broken WCS leaves the pixels usable
             return None
 
 
-def pixel_scale_arcsec(header: fits.Header, wcs: WCS | None, facts: SurveyFacts | None) -> float:
+def pixel_scale_arcsec(header: Header, wcs: WCS | None, facts: SurveyFacts | None) -> float:
     """Arcsec per pixel from the WCS, a keyword or a CD matrix alone, else the survey's; NaN if nowhere."""
     if wcs is not None:
         try:
@@ -59,7 +60,7 @@ def pixel_scale_arcsec(header: fits.Header, wcs: WCS | None, facts: SurveyFacts 
 
 
 def seeing_arcsec(
-    header: fits.Header, index: int, band: str, kernel: FloatArray | None, scale: float, facts: SurveyFacts | None
+    header: Header, index: int, band: str, kernel: FloatArray | None, scale: float, facts: SurveyFacts | None
 ) -> float:
     """FWHM in arcsec of plane `index`: from its PSF, its own keyword (FWHM1 is plane 0), a common one or the survey."""
     if kernel is not None and np.isfinite(measured := psf_fwhm_pix(kernel)):
@@ -71,7 +72,7 @@ def seeing_arcsec(
     return facts.psf_fwhm_arcsec.get(band, float("nan")) if facts is not None else float("nan")
 
 
-def band_names(path: Path, header: fits.Header, n: int, facts: SurveyFacts | None) -> tuple[str, ...]:
+def band_names(path: Path, header: Header, n: int, facts: SurveyFacts | None) -> tuple[str, ...]:
     """Filters of a file's n planes from its header, its name or the survey; () where nothing says."""
     listed = str(header.get("BANDS", "")).strip()
     if listed:

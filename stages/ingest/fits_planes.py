@@ -17,6 +17,7 @@ from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyWarning
 
 from stages.ingest.field import ReadError
+from stages.ingest.fits_plain import Header, Unit, plain_units
 from stages.ingest.names import ROLES
 from stages.records import FloatArray
 
@@ -28,7 +29,7 @@ class Planes:
     """What one file holds, by role; header of its image."""
 
     images: list[FloatArray]
-    header: fits.Header
+    header: Header
     other: dict[str, FloatArray] = field(default_factory=dict)
     integers: bool = False
     objects: bool = False
@@ -42,43 +43,60 @@ class Planes:
 
 def load(path: Path) -> Planes:
     """Read every image of a file into memory, sorted by role; raises ReadError with the reason."""
+    units = plain_units(path)
+    return _sorted(_units(path) if units is None else units)
+
+
+def _units(path: Path) -> list[Unit]:
+    """Units of any file that astropy can read."""
     data = _bytes(path)
-    images: list[FloatArray] = []
-    other: dict[str, FloatArray] = {}
-    header, integers, tables, unnamed = None, False, 0, 0
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", AstropyWarning)
         warnings.simplefilter("always", VerifyWarning)
         try:
-            with fits.open(io.BytesIO(data), lazy_load_hdus=False) as units:
-                for unit in units:
-                    if isinstance(unit, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(unit, fits.CompImageHDU):
-                        tables += 1
-                        continue
-                    if unit.data is None:
-                        header = header if header is not None else unit.header
-                        continue
-                    role = ROLES.get(unit.name.lower(), "image")
-                    plane = np.asarray(unit.data)
-                    if role != "image":
-                        other[role] = _native(plane)
-                        continue
-                    if not images:
-                        header = unit.header if unit.header.get("NAXIS", 0) else header
-                        header = _merged(units[0].header, unit.header)
-                        integers = plane.dtype.kind in "iu" and "BSCALE" not in unit.header
-                    images.append(_native(plane))
-                    unnamed += unit.name == "" or unit.name == "PRIMARY"
-        except ReadError:
-            raise
+            with fits.open(io.BytesIO(data), lazy_load_hdus=False) as opened:
+                units = [_unit(unit) for unit in opened]
         except Exception as error:  # astropy raises nearly anything on mutated headers
             raise ReadError(
                 _why(said, data), f"{type(error).__name__}: {error}. Copy or make the file anew."
             ) from error
-        if not images and any("truncated" in str(w.message).lower() for w in said):
+        pictures = [u for u in units if u.plane is not None and _role(u) == "image"]
+        if not pictures and any("truncated" in str(w.message).lower() for w in said):
             raise ReadError("truncated", "The file ends early. Copy it again.")
+    return units
+
+
+def _unit(unit: Any) -> Unit:
+    if isinstance(unit, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(unit, fits.CompImageHDU):
+        return Unit(unit.name, unit.header, None, table=True)
+    return Unit(unit.name, unit.header, None if unit.data is None else np.asarray(unit.data))
+
+
+def _role(unit: Unit) -> str:
+    return ROLES.get(unit.name.lower(), "image")
+
+
+def _sorted(units: Sequence[Unit]) -> Planes:
+    """Planes by role; raises ReadError where no image is among them."""
+    images: list[FloatArray] = []
+    other: dict[str, FloatArray] = {}
+    header: Header | None = None
+    integers, unnamed = False, 0
+    for unit in units:
+        if unit.plane is None:
+            header = header if header is not None or unit.table else unit.header
+            continue
+        role = _role(unit)
+        if role != "image":
+            other[role] = _native(unit.plane)
+            continue
+        if not images:
+            header = _merged(units[0].header, unit.header)
+            integers = unit.plane.dtype.kind in "iu" and "BSCALE" not in unit.header
+        images.append(_native(unit.plane))
+        unnamed += unit.name == "" or unit.name == "PRIMARY"
     if not images or header is None:
-        if tables:
+        if any(unit.table for unit in units):
             raise ReadError(
                 "no_image", "A table without an image. If it lists objects on tiles, give it as --catalogue."
             )
@@ -116,9 +134,11 @@ def _native(plane: Any) -> FloatArray:
     return np.asarray(plane, dtype=np.float32)
 
 
-def _merged(primary: fits.Header, own: fits.Header) -> fits.Header:
+def _merged(primary: Header, own: Header) -> Header:
     """An extension's header with what only the primary says."""
-    merged = own.copy()
+    if not isinstance(primary, fits.Header) or not isinstance(own, fits.Header):
+        return {**primary, **own}
+    merged: Any = own.copy()
     for card in primary.cards:
         if (
             card.keyword
@@ -126,4 +146,5 @@ def _merged(primary: fits.Header, own: fits.Header) -> fits.Header:
             and card.keyword not in ("COMMENT", "HISTORY", "EXTEND", "SIMPLE")
         ):
             merged.append(card)
-    return merged
+    whole: Header = merged
+    return whole

@@ -14,7 +14,7 @@ from stages.arcs.calibration import Calibration, coverage
 from stages.arcs.mean import mean
 from stages.arcs.model import ArcNet, ArcOutput, ArcsConfig, measured
 from stages.arcs.predict import load
-from stages.arcs.train import radius_weights, usable
+from stages.arcs.train import added, radius_weights, usable
 from stages.cache import Cached
 from stages.changes import one_band
 from stages.config import WEIGHTS_DIR
@@ -46,13 +46,24 @@ def scene(arc: np.ndarray, valid: bool = True) -> Cutout:
 
 @pytest.mark.parametrize("grid", ["polar", "square"])
 @pytest.mark.parametrize("subtract", [True, False])
-def test_network_shapes(grid: str, subtract: bool) -> None:
-    net = ArcNet(8, grid, subtract).eval()
+@pytest.mark.parametrize("depth", [0, 2])
+def test_network_shapes(grid: str, subtract: bool, depth: int) -> None:
+    net = ArcNet(8, grid, subtract, depth).eval()
     out = net(torch.zeros(3, 6, 80, 80), torch.zeros(3, 2), torch.full((3, 2), 39.5))
     assert out.mask.shape == (3, 80, 80)
     assert out.angles.shape == (3, N_ANGLES)
     assert out.radius.shape == (3, N_RADII)
     assert out.score.shape == (3,)
+
+
+def test_a_deeper_network_begins_with_what_the_shallower_says() -> None:
+    shallow, deep = ArcNet(8).eval(), ArcNet(8, depth=1).eval()
+    deep.load_state_dict(added(deep) | shallow.state_dict())
+    seen = (torch.rand(2, 6, 80, 80), torch.rand(2, 2), torch.full((2, 2), 39.5))
+    for said, same in zip(vars(deep(*seen)).values(), vars(shallow(*seen)).values(), strict=True):
+        torch.testing.assert_close(said, same)
+    torch.nn.init.ones_(deep.deeper_down[0][0].body[-1].weight)
+    assert not torch.allclose(deep(*seen).score, shallow(*seen).score)
 
 
 def test_quarter_turns_about_the_middle_change_nothing_in_polar() -> None:
