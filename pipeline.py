@@ -55,14 +55,14 @@ STAGES = ("classifier", "counter", "arcs", "ranking")
 class PipelineConfig:
     """Settings of a scan, read from `configs/pipeline.yaml`.
 
-    gate_p_lens : what the classifier's first look gives more than this (at equal numbers of lenses and others), all
-    of its networks and the later stages look at; by default what its weights say. prior : share of lenses at which
+    gate_p_lens : what the classifier gives more than this (at equal numbers of lenses and others), the later stages
+    look at. prior : share of lenses at which
     p_lens is stated (score and gate do not depend on it); select_score : rows above this are selected; report_rows
     : rows shown on the page.
     """
 
     weights: dict[str, str]
-    gate_p_lens: float | None = None
+    gate_p_lens: float = 0.2
     prior: float = 0.5
     select_score: float = 0.5
     arc_threshold: float = 0.5
@@ -109,7 +109,7 @@ class Stages:
 
         path = {name: configuration.WEIGHTS_DIR / config.weights[name] for name in STAGES}
         return cls(
-            classifier.load(path["classifier"], device, config.gate_p_lens),
+            classifier.load(path["classifier"], device),
             counter.load(path["counter"], device, config.theorem),
             arcs.load(path["arcs"], device),
             ranking.load(path["ranking"]),
@@ -196,7 +196,7 @@ def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig
     cutouts = batch.cutouts
     with timed(stages.seconds, "classifier"):
         first = stages.classifier.predict(cutouts)
-    flagged = [c for c, again in zip(cutouts, first.seen_again, strict=True) if everything or again]
+    flagged = [c for c, p in zip(cutouts, first.p_lens, strict=True) if everything or p > config.gate_p_lens]
     with timed(stages.seconds, "counter"):
         counts = {c.id: c for c in stages.counter.predict(flagged)}
     with timed(stages.seconds, "arcs"):

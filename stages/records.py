@@ -110,19 +110,17 @@ class CutoutBatch:
 class ClassifierResult:
     """Stage 1 for N cutouts: calibrated probability and its error.
 
-    out_of_domain : the input is unlike the training data; seen_again : the first look took it for what may be a lens,
-    so that every network looked, and later stages are to.
+    out_of_domain : the input is unlike the training data.
     """
 
     ids: tuple[str, ...]
     p_lens: FloatArray
     p_lens_err: FloatArray
     out_of_domain: BoolArray
-    seen_again: BoolArray
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        for name in ("p_lens", "p_lens_err", "out_of_domain", "seen_again"):
+        for name in ("p_lens", "p_lens_err", "out_of_domain"):
             _need(getattr(self, name).shape == (n,), f"{name} has shape {getattr(self, name).shape}, expected ({n},)")
 
 

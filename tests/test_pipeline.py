@@ -101,7 +101,7 @@ def test_processes_make_the_same_rows(whole: Path, survey: Path, tmp_path: Path)
 
 def test_gate_leaves_later_stages_empty_and_says_so(survey: Path, tmp_path: Path) -> None:
     config = tmp_path / "pipeline.yaml"
-    text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: null", "gate_p_lens: 1.0")
+    text = (REPOSITORY / "configs" / "pipeline.yaml").read_text().replace("gate_p_lens: 0.2", "gate_p_lens: 1.0")
     config.write_text(text)
     assert run("--input", survey, "--output", tmp_path / "run", "--config", config, "--workers", 0) == 0
     rows = pd.read_csv(tmp_path / "run" / "candidates.csv")

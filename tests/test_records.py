@@ -45,8 +45,8 @@ def test_image_counts_need_one_row_each() -> None:
 
 def test_one_value_per_object_of_a_batch() -> None:
     with pytest.raises(RecordError, match="p_lens_err"):
-        ClassifierResult(("a", "b"), np.zeros(2), np.zeros(1), np.zeros(2, bool), np.zeros(2, bool))
-    assert len(ClassifierResult((), np.empty(0), np.empty(0), np.empty(0, bool), np.empty(0, bool)).ids) == 0
+        ClassifierResult(("a", "b"), np.zeros(2), np.zeros(1), np.zeros(2, bool))
+    assert len(ClassifierResult((), np.empty(0), np.empty(0), np.empty(0, bool)).ids) == 0
 
 
 def test_what_did_not_run_is_nan_and_says_so() -> None:

@@ -64,6 +64,7 @@ def _figures(arcs: pd.DataFrame, other: FloatArray, where: str, rng: np.random.G
         out[f"{key}_low"], out[f"{key}_high"] = metrics.bootstrap(figure, lens, other, rng, 300)
     for name in ("pixel_precision", "pixel_recall"):
         out |= _interval(f"{name}{where}", arcs[name].to_numpy(), np.mean, rng)
+        out |= _interval(f"{name}_median{where}", arcs[name].to_numpy(), np.median, rng)
     for name in _ERRORS:
         out |= _errors(name, arcs, rng, where)
     return out

@@ -36,7 +36,7 @@ from stages.weights import load as load_state
 
 Rows = npt.NDArray[np.intp]
 _MAYBE = 0.05  # half of a batch is drawn from what the ensemble gives at least this probability
-_SELECTED = 0.5  # what the ensemble gives at least this
+_SELECTED = 0.3  # what the ensemble gives at least this
 _KEPT = 0.998  # of that is to pass the first look
 _INSIDE = 0.683
 

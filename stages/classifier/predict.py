@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ class Predictor:
         """
         ids = tuple(c.id for c in cutouts)
         if not cutouts:
-            return ClassifierResult(ids, *np.empty((2, 0)), *np.empty((2, 0), bool))
+            return ClassifierResult(ids, np.empty(0), np.empty(0), np.empty(0, bool))
         seen = network_inputs(cutouts, FRAME)
         pixels = upright(torch.from_numpy(seen.pixels)).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
@@ -81,7 +81,7 @@ class Predictor:
         resolution = 0.3 * 10 ** seen.conditions[:, 0]
         low, high = self.resolution_arcsec
         outside = unlike | (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
-        return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE), again)
+        return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
 
     def logits(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
         """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
@@ -167,8 +167,8 @@ def _looks(
     return np.asarray(out.double().numpy())
 
 
-def load(path: Path, device: str = "cpu", gate: float | None = None) -> Predictor:
-    """Read weights onto a device; `gate` : p_lens of the first look above which all members look, if not theirs."""
+def load(path: Path, device: str = "cpu") -> Predictor:
+    """Read weights onto a device."""
     state, card = weights.load(path)
     config = configuration.from_mapping(ClassifierConfig, card.config, str(path))
     members = tuple(
@@ -181,8 +181,6 @@ def load(path: Path, device: str = "cpu", gate: float | None = None) -> Predicto
     if config.first:
         net = _network(config.first, config.first_width, config.dropout, state, "first.", device)
         first = FirstLook(net, *(float(v) for v in state["first_calibration"]))
-    if gate is not None:
-        first = replace(first, cut=float(logit(gate)))
     return Predictor(first, members, slope, offset, (low, high), Domain.of_state(state), device)
 
 

@@ -36,6 +36,7 @@ PSF_PIX = 5.0  # resolution in the network's pixels
 _LARGEST_PIX = 320
 _STRIDE = 32
 _WIDEST_ARCSEC = 10.0
+_SHARP_ARCSEC, _COARSER = 0.3, 2.0  # resolution below which deflectors are looked for on coarser pixels, and how coarse
 _MIN_CONFIDENCE = 0.02
 _NMS_OVERLAP = 0.3
 
@@ -111,18 +112,34 @@ def build(width: int) -> nn.Module:
     return net
 
 
-def frame_of(cutout: Cutout) -> Frame:
-    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field up to 10 arcsec."""
-    pixel = resolution_arcsec(cutout) / PSF_PIX
+def frame_of(cutout: Cutout, coarser: float = 1.0) -> Frame:
+    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field up to 10 arcsec.
+
+    coarser : factor by which pixels are larger than that.
+    """
+    pixel = coarser * resolution_arcsec(cutout) / PSF_PIX
     width = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, _WIDEST_ARCSEC)
     size = int(np.ceil(width / pixel / _STRIDE)) * _STRIDE
     return Frame(int(np.clip(size, 2 * _STRIDE, _LARGEST_PIX)), pixel)
 
 
 def detect(net: nn.Module, cutouts: Sequence[Cutout], chunk: int = 32) -> list[Detections]:
-    """Run the network on cutouts of any sizes."""
+    """Run the network on cutouts of any sizes.
+
+    In sharp images it looks for deflectors on pixels twice as large as well: a galaxy of forty times the resolution is
+    more than it sees at once.
+    """
+    out = _detected(net, cutouts, [frame_of(c) for c in cutouts], chunk)
+    sharp = [k for k, c in enumerate(cutouts) if resolution_arcsec(c) < _SHARP_ARCSEC]
+    again = [cutouts[k] for k in sharp]
+    for k, coarse in zip(sharp, _detected(net, again, [frame_of(c, _COARSER) for c in again], chunk), strict=True):
+        out[k] = with_deflectors(out[k], coarse, resolution_arcsec(cutouts[k]) / cutouts[k].pixel_scale_arcsec)
+    return out
+
+
+def _detected(net: nn.Module, cutouts: Sequence[Cutout], frames: Sequence[Frame], chunk: int) -> list[Detections]:
+    """What the network finds in each cutout on a frame of its own."""
     out: dict[int, Detections] = {}
-    frames = [frame_of(c) for c in cutouts]
     for size in sorted({f.size_pix for f in frames}):
         members = [k for k, f in enumerate(frames) if f.size_pix == size]
         for start in range(0, len(members), chunk):
@@ -134,6 +151,22 @@ def detect(net: nn.Module, cutouts: Sequence[Cutout], chunk: int = 32) -> list[D
                     this.origin_xy_pix[0] + this.step_pix[0] * found[:, :2], found[:, 2], found[:, 3].astype(np.int64)
                 )
     return [out[k] for k in range(len(cutouts))]
+
+
+def with_deflectors(fine: Detections, coarse: Detections, fwhm_pix: float) -> Detections:
+    """What was found and the deflectors of a coarser look; of two within the resolution the finer place counts."""
+    xy, confidence, kind = fine.xy_pix, fine.confidence.copy(), fine.kind
+    deflector = CLASSES.index("deflector")
+    own = np.flatnonzero(kind == deflector)
+    for k in np.flatnonzero(coarse.kind == deflector):
+        distance = np.hypot(*(xy[own] - coarse.xy_pix[k]).T)
+        if len(own) and distance.min() < fwhm_pix:
+            nearest = own[int(distance.argmin())]
+            confidence[nearest] = max(confidence[nearest], coarse.confidence[k])
+        else:
+            xy, confidence = np.vstack([xy, coarse.xy_pix[k]]), np.append(confidence, coarse.confidence[k])
+            kind = np.append(kind, deflector)
+    return Detections(xy, confidence, kind)
 
 
 def boxes_of(net: nn.Module, pixels: Tensor) -> list[npt.NDArray[np.float64]]:

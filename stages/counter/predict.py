@@ -29,6 +29,7 @@ LENS_VERDICTS = ("supports", "possible")
 CONFIRMED_CONFIDENCE = 0.7  # of an image that a lens model predicted and the pixels show: 4 of 6 were true
 _MIN_CONFIDENCE = 0.3  # of an image; with a higher one cutouts of none are counted right more often, of several less
 _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for a lens more than against itself
+_HARDLY = 0.03  # and from which it does where a lens makes four images with it: their places test a lens
 _MOST_DETECTIONS = 30
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
 _PEAK_CONFIDENCE = 0.3  # of what the joint fit leaves over
@@ -64,7 +65,9 @@ class Predictor:
         for n in range(max(n_sure + 1, 3), min(len(sure), _MOST_IMAGES) + 1):
             more = count(cutout, xy[:n], sure[:n], deflector, trust, self.prior)
             odds = _odds(more.certificate) + float(logit(sure[n_sure:n]).sum())
-            if len(more.xy_pix) > len(best.xy_pix) and more.certificate.verdict in LENS_VERDICTS and odds > best_odds:
+            tested = sure[n - 1] >= _DOUBTFUL or more.certificate.hypothesis == "four_images"
+            lens = len(more.xy_pix) > len(best.xy_pix) and more.certificate.verdict in LENS_VERDICTS and tested
+            if lens and odds > best_odds:
                 best, best_odds = more, odds
         return best
 
@@ -73,11 +76,11 @@ class Predictor:
     ) -> tuple[FloatArray, FloatArray]:
         """Positions (n, 2) of what may be images and their confidences, surest first."""
         if self.second_look is None:
-            rows = images_of(found, first, cutout, _DOUBTFUL, _MOST_DETECTIONS)
+            rows = images_of(found, first, cutout, _HARDLY, _MOST_DETECTIONS)
             return found.xy_pix[rows], first[rows]
         seen = look(cutout, found, first, deflector, trust)
         sure = self.second_look.judge(seen.features)
-        rows = np.argsort(-sure, kind="stable")[: int((sure >= _DOUBTFUL).sum())]
+        rows = np.argsort(-sure, kind="stable")[: int((sure >= _HARDLY).sum())]
         return seen.xy_pix[rows], sure[rows]
 
 

@@ -76,8 +76,7 @@ def test_a_turned_or_mirrored_cutout_scores_the_same(
         for c in upright
     ]
     before, after = predictor.predict(upright), predictor.predict(turned)
-    assert before.seen_again.sum() > 5
-    np.testing.assert_array_equal(after.seen_again, before.seen_again)
+    assert (before.p_lens > 0.2).sum() > 5
     np.testing.assert_allclose(after.p_lens, before.p_lens, atol=2e-3)
 
 

@@ -9,7 +9,17 @@ import torch
 
 from stages.config import WEIGHTS_DIR
 from stages.counter import predict
-from stages.counter.detector import PSF_PIX, CounterConfig, Detections, boxes_of, build, detect, frame_of, loss_of
+from stages.counter.detector import (
+    PSF_PIX,
+    CounterConfig,
+    Detections,
+    boxes_of,
+    build,
+    detect,
+    frame_of,
+    loss_of,
+    with_deflectors,
+)
 from stages.counter.evaluate import apart
 from stages.counter.predict import Predictor, count, load
 from stages.counter.tiles import is_seen, tiles, true_boxes
@@ -34,6 +44,38 @@ def test_untrained_network_answers_for_every_size() -> None:
     found = detect(net, cutouts)
     assert len(found) == 2
     assert all(f.xy_pix.shape == (len(f.confidence), 2) for f in found)
+
+
+def test_deflectors_of_a_coarser_look_add_to_the_finer_and_keep_its_places() -> None:
+    image, deflector = 0, 1
+    fine = Detections(np.array([[9.0, 9.0], [20.0, 20.0]]), np.array([0.9, 0.3]), np.array([image, deflector]))
+    coarse = Detections(
+        np.array([[21.0, 20.0], [35.0, 5.0], [9.0, 9.0]]), np.array([0.8, 0.6, 0.7]),
+        np.array([deflector, deflector, image]),
+    )  # fmt: skip
+    both = with_deflectors(fine, coarse, 3.0)
+    np.testing.assert_array_equal(both.xy_pix, [[9, 9], [20, 20], [35, 5]])
+    np.testing.assert_array_equal(both.confidence, [0.9, 0.8, 0.6])
+    np.testing.assert_array_equal(both.kind, [image, deflector, deflector])
+    np.testing.assert_array_equal(fine.confidence, [0.9, 0.3])
+    assert with_deflectors(fine, Detections(np.empty((0, 2)), np.empty(0), np.empty(0, int)), 3.0).kind.size == 2
+
+
+def test_a_galaxy_far_wider_than_the_psf_is_found() -> None:
+    y, x = np.mgrid[:160, :160]
+    radius = np.hypot(x - 78.0, y - 81.0) * 0.03
+    flux = 2 * np.exp(-7.67 * ((np.hypot(radius, 0.02) / 2.0) ** 0.25 - 1))  # de Vaucouleurs, 2 arcsec
+    for a, b in ((30, 60), (75, 128), (130, 90), (92, 32)):
+        flux += 300 * np.exp(-0.5 * ((x - a) ** 2 + (y - b) ** 2))
+    flux = (flux + np.random.default_rng(0).normal(0, 1, flux.shape))[None].astype(np.float32)
+    cutout = Cutout(
+        "wide", "wide", flux, np.ones_like(flux), np.ones(flux.shape, bool), ("F160W",), 0.03, np.array([0.07]),
+        np.zeros((0, 0, 0), np.float32), np.array([79.5, 79.5]), np.zeros(2),
+    )  # fmt: skip
+    (seen,) = load(WEIGHTS_DIR / "counter.safetensors").predict([cutout])
+    assert np.hypot(*(seen.deflector_xy_pix - (78, 81))) < 2
+    assert seen.deflector_confidence > 0.75
+    assert len(seen.xy_pix) == 4
 
 
 def test_tiles_have_boxes_on_their_points(data_dir: Path, tmp_path: Path) -> None:
