@@ -32,6 +32,12 @@ TINY = ClassifierConfig(
 )
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared to the last digits is computed in float32, on every processor."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+
+
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     return load(WEIGHTS)
@@ -78,6 +84,13 @@ def test_a_turned_or_mirrored_cutout_scores_the_same(
     before, after = predictor.predict(upright), predictor.predict(turned)
     assert (before.p_lens > 0.2).sum() > 5
     np.testing.assert_allclose(after.p_lens, before.p_lens, atol=2e-3)
+
+
+def test_bfloat16_changes_little(predictor: Predictor, cutouts: list[Cutout], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = predictor.predict(cutouts).p_lens
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    after = predictor.predict(cutouts).p_lens
+    assert 0 < np.abs(after - before).max() < 0.03
 
 
 def test_blind_cutouts_are_out_of_domain(predictor: Predictor, cutouts: list[Cutout]) -> None:
