@@ -24,7 +24,7 @@ SLOT_WAVELENGTH_NM = (475.0, 622.0, 763.0)  # g, r, i
 _SLOT_REACH_NM = 90.0  # a band this near to a slot's wavelength fills it
 SOFTENING_SIGMA = 3.0  # asinh is linear below this many sigma: faint arcs keep their noise texture
 _DEFAULT_RESOLUTION_PIX = 2.5  # resolution assumed where the seeing is unknown, in native pixels
-_SHARP_ARCSEC = 0.3
+SHARP_ARCSEC = 0.3
 _MIN_COVERAGE = 0.5  # part of an output pixel that must be valid
 
 
@@ -41,7 +41,7 @@ class Frame:
 
     def pixel_of(self, cutout: Cutout) -> float:
         """Side of a grid pixel in arcsec for a cutout."""
-        sharp = self.sharp_pixel_arcsec is not None and resolution_arcsec(cutout) < _SHARP_ARCSEC
+        sharp = self.sharp_pixel_arcsec is not None and resolution_arcsec(cutout) < SHARP_ARCSEC
         return self.sharp_pixel_arcsec if sharp and self.sharp_pixel_arcsec is not None else self.pixel_arcsec
 
 

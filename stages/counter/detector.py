@@ -25,7 +25,7 @@ from ultralytics.utils.nms import non_max_suppression
 
 from stages.augment import Augmentation
 from stages.records import Cutout, FloatArray
-from stages.scaling import N_CHANNELS, Frame, network_inputs, resolution_arcsec
+from stages.scaling import N_CHANNELS, SHARP_ARCSEC, Frame, network_inputs, resolution_arcsec
 from stages.training import Schedule, answer, device_of
 
 settings.update({"sync": False})
@@ -36,7 +36,7 @@ PSF_PIX = 5.0  # resolution in the network's pixels
 _LARGEST_PIX = 320
 _STRIDE = 32
 _WIDEST_ARCSEC = 10.0
-_SHARP_ARCSEC, _COARSER = 0.3, 2.0  # resolution below which deflectors are looked for on coarser pixels, and how coarse
+_COARSER = 2.0  # pixels on which deflectors of sharp images are looked for as well
 _MIN_CONFIDENCE = 0.02
 _NMS_OVERLAP = 0.3
 
@@ -130,7 +130,7 @@ def detect(net: nn.Module, cutouts: Sequence[Cutout], chunk: int = 32) -> list[D
     more than it sees at once.
     """
     out = _detected(net, cutouts, [frame_of(c) for c in cutouts], chunk)
-    sharp = [k for k, c in enumerate(cutouts) if resolution_arcsec(c) < _SHARP_ARCSEC]
+    sharp = [k for k, c in enumerate(cutouts) if resolution_arcsec(c) < SHARP_ARCSEC]
     again = [cutouts[k] for k in sharp]
     for k, coarse in zip(sharp, _detected(net, again, [frame_of(c, _COARSER) for c in again], chunk), strict=True):
         out[k] = with_deflectors(out[k], coarse, resolution_arcsec(cutouts[k]) / cutouts[k].pixel_scale_arcsec)

@@ -14,11 +14,10 @@ from tqdm import tqdm
 from stages.counter.detector import BOX_FWHM, PSF_PIX, CounterConfig
 from stages.dataset import data_sets, native_positions, parts_of, read_manifest, read_shard
 from stages.records import Cutout, FloatArray
-from stages.scaling import N_CHANNELS, N_SLOTS, Frame, network_inputs, resolution_arcsec
+from stages.scaling import N_CHANNELS, N_SLOTS, SHARP_ARCSEC, Frame, network_inputs, resolution_arcsec
 
 PARTS = ("train", "validation")
 _BLEND_FWHM = 0.6  # points closer than this are one
-_SHARP_ARCSEC = 0.3  # images sharper than this are shown in whole tiles, others in half
 _FINER, _COARSER = 0.85, 1.25  # limits of a tile's pixel against the nominal
 
 Half = npt.NDArray[np.float16]
@@ -130,7 +129,7 @@ def _tile(cutout: Cutout, row: pd.Series, config: CounterConfig, rng: np.random.
     """A random part of a cutout, at a random resolution near the nominal, with its boxes."""
     points, deflector = true_boxes(row, cutout, config.min_snr)
     resolution = resolution_arcsec(cutout)
-    size = config.train_pix // (1 if resolution < _SHARP_ARCSEC else 2)
+    size = config.train_pix // (1 if resolution < SHARP_ARCSEC else 2)
     pixel = resolution / PSF_PIX * rng.uniform(_FINER, _COARSER)
     room = 0.12 * size * pixel / cutout.pixel_scale_arcsec
     cutout = replace(cutout, xy_pix=cutout.xy_pix + rng.uniform(-room, room, 2))

@@ -37,11 +37,11 @@ def plain_units(path: Path) -> list[Unit] | None:
     try:
         size = path.stat().st_size
         with fitsio.FITS(str(path)) as units:
-            out = [_unit(unit) for unit in units]
-            end = units[-1].get_offsets()["data_end"]
+            out = [unit for opened in units if (unit := _unit(opened)) is not None]
+            whole = len(out) == len(units) and units[-1].get_offsets()["data_end"] == size
     except (OSError, ValueError, TypeError, KeyError, IndexError, MemoryError):
         return None
-    return out if end == size and all(out) else None  # type: ignore[return-value]
+    return out if whole else None
 
 
 def _unit(unit: Any) -> Unit | None:
