@@ -3,10 +3,11 @@
 The same cutouts of labelled data sets that the weights never learned from (see `stages.dataset.shards_to_test`) are
 given to the counter of this project (detector and joint fit), to photutils' DAOStarFinder alone and followed by
 IterativePSFPhotometry with a Gaussian PSF, and to sep with deblending; these see the band with the best-seen point,
-told its PSF. Counted are points of 5 sigma and more; of two closer than 0.6 FWHM the brighter. A point is found by
-a detection within half a FWHM. Printed, from the ground and from space apart: recall, share of detections that are
-points, share of cutouts with the right count, median offset; and recall by S/N, separation from the nearest other
-point, contrast to the brightest pixel of the deflector's place, and number of points; with 95% Wilson intervals.
+told its PSF. Counted are points of 5 sigma and more where the counter looks (`stages.counter.detector.in_field`); of
+two closer than 0.6 FWHM the brighter. A point is found by a detection within half a FWHM. Printed, from the ground and
+from space apart: recall, share of detections that are points, share of cutouts with the right count, median offset;
+and recall by S/N, separation from the nearest other point, contrast to the brightest pixel of the deflector's place,
+and number of points; with 95% Wilson intervals.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages.config import WEIGHTS_DIR
+from stages.counter.detector import in_field
 from stages.counter.evaluate import share
 from stages.counter.matching import match_radius_pix, matched
 from stages.counter.predict import load
@@ -70,6 +72,7 @@ def main() -> int:
             begun = time.process_time()
             found = np.asarray(counter(cutout), float).reshape(-1, 2)
             seconds = time.process_time() - begun
+            found = found[in_field(cutout, found)]
             good = matched(found, true, radius)
             hit = matched(true, found, radius)
             cutouts.append((name, where, len(true) == len(found), len(found), int(good.sum()), seconds))
@@ -101,7 +104,8 @@ def sample(data: Path, learned: dict[str, Any], limit: int) -> Iterator[tuple[Cu
             if n == limit:
                 return
             n += 1
-            yield cutout, true_boxes(row, cutout, MIN_SNR)[0], row
+            true = true_boxes(row, cutout, MIN_SNR)[0]
+            yield cutout, true[in_field(cutout, true)], row
 
 
 def snr_of(row: pd.Series, xy: FloatArray) -> float:

@@ -24,7 +24,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.nms import non_max_suppression
 
 from stages.augment import Augmentation
-from stages.records import Cutout, FloatArray
+from stages.records import BoolArray, Cutout, FloatArray
 from stages.scaling import N_CHANNELS, SHARP_ARCSEC, Frame, network_inputs, resolution_arcsec
 from stages.training import Schedule, answer, device_of
 
@@ -33,7 +33,7 @@ settings.update({"sync": False})
 CLASSES = ("image", "deflector")
 BOX_FWHM = (1.6, 4.0)  # side of each class's box in units of the resolution
 PSF_PIX = 5.0  # resolution in the network's pixels
-_LARGEST_PIX = 320
+_LARGEST_PIX = 480  # 10 arcsec where the resolution is 0.1
 _STRIDE = 32
 _WIDEST_ARCSEC = 10.0
 _COARSER = 2.0  # pixels on which deflectors of sharp images are looked for as well
@@ -121,6 +121,13 @@ def frame_of(cutout: Cutout, coarser: float = 1.0) -> Frame:
     width = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, _WIDEST_ARCSEC)
     size = int(np.ceil(width / pixel / _STRIDE)) * _STRIDE
     return Frame(int(np.clip(size, 2 * _STRIDE, _LARGEST_PIX)), pixel)
+
+
+def in_field(cutout: Cutout, xy_pix: FloatArray) -> BoolArray:
+    """Which positions (n, 2) in cutout pixels lie where images are looked for."""
+    frame = frame_of(cutout)
+    half = 0.5 * frame.size_pix * frame.pixel_arcsec / cutout.pixel_scale_arcsec
+    return np.asarray((np.abs(xy_pix - cutout.xy_pix) < half).all(axis=1))
 
 
 def detect(net: nn.Module, cutouts: Sequence[Cutout], chunk: int = 32) -> list[Detections]:

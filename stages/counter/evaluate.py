@@ -10,7 +10,7 @@ import numpy as np
 
 from stages import config as configuration
 from stages import weights as weight_files
-from stages.counter.detector import CounterConfig
+from stages.counter.detector import CounterConfig, in_field
 from stages.counter.matching import MATCH_FWHM, match_radius_pix, matched
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
@@ -25,10 +25,10 @@ _CLOSE_FWHM = 0.7
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
     """Recall and precision of points, exact counts, offsets in FWHM, deflectors, calibration, verdicts by kind.
 
-    exact_count_N : of cutouts with N points that can be told apart; _clear and _close : of those with points whose
-    nearest are at least 1 FWHM, or 0.7 to 1 FWHM, apart; box_real_LOW_HIGH : share of the detections with a confidence
-    in a range that are points; verdict_KIND_N_VERDICT : of objects of a kind with N points. Shares come with 95% Wilson
-    intervals (`_low`, `_high`).
+    Points are asked for where the detector looks. exact_count_N : of cutouts with N points that can be told apart;
+    _clear and _close : of those with points whose nearest are at least 1 FWHM, or 0.7 to 1 FWHM, apart;
+    box_real_LOW_HIGH : share of the detections with a confidence in a range that are points; verdict_KIND_N_VERDICT :
+    of objects of a kind with N points. Shares come with 95% Wilson intervals (`_low`, `_high`).
     """
     predictor = load(weights, device)
     card = weight_files.load_card(weights)
@@ -42,7 +42,8 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     for shard, rows in shards_to_test(data_dir, card.data):
         truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
         counts = predictor.predict([shard.cutouts[k] for k in rows])
-        for k, (points, deflector), count in zip(rows, truths, counts, strict=True):
+        for k, (every, deflector), count in zip(rows, truths, counts, strict=True):
+            points = every[in_field(shard.cutouts[k], every)]
             radius = match_radius_pix(shard.cutouts[k])
             good = matched(count.xy_pix, points, radius)
             real += zip(count.confidence.tolist(), good.tolist(), strict=True)

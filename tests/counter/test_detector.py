@@ -17,6 +17,7 @@ from stages.counter.detector import (
     build,
     detect,
     frame_of,
+    in_field,
     loss_of,
     with_deflectors,
 )
@@ -145,6 +146,17 @@ def test_true_boxes_merge_blends_and_leave_out_the_faint(data_dir: Path) -> None
     points, deflector = true_boxes(row, shard.cutouts[0], 6.0)
     np.testing.assert_array_equal(points, [[5, 5], [30, 5]])
     assert deflector.shape == (0, 2)
+
+
+def test_images_are_looked_for_five_arcsec_to_each_side() -> None:
+    sharp = replace(
+        scene([]), flux=np.zeros((1, 301, 301), np.float32), variance=np.ones((1, 301, 301), np.float32),
+        valid=np.ones((1, 301, 301), bool), xy_pix=np.array([150.0, 150.0]), pixel_scale_arcsec=0.05,
+        psf_fwhm_arcsec=np.array([0.11]),
+    )  # fmt: skip
+    away = np.array([[0.0, 0.0], [4.9, 0.0], [-4.9, 4.9], [0.0, 7.4]])  # arcsec
+    assert in_field(sharp, sharp.xy_pix + away / 0.05).tolist() == [True, True, True, False]
+    assert in_field(sharp, np.empty((0, 2))).shape == (0,)
 
 
 def test_shipped_detector_counts_a_plain_quad() -> None:
