@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -81,12 +83,13 @@ def network_inputs(cutouts: Sequence[Cutout], frame: Frame) -> NetworkInput:
 
 def resolution_arcsec(cutout: Cutout) -> float:
     """Median seeing of a cutout's bands, or what its pixels allow where the seeing is unknown."""
-    known = cutout.psf_fwhm_arcsec[np.isfinite(cutout.psf_fwhm_arcsec)]
+    known = [fwhm for fwhm in cutout.psf_fwhm_arcsec.tolist() if isfinite(fwhm)]
     floor = 1.5 * cutout.pixel_scale_arcsec
-    return max(float(np.median(known)) if known.size else _DEFAULT_RESOLUTION_PIX * cutout.pixel_scale_arcsec, floor)
+    return max(median(known) if known else _DEFAULT_RESOLUTION_PIX * cutout.pixel_scale_arcsec, floor)
 
 
-def slots(bands: Sequence[str]) -> tuple[int, ...]:
+@lru_cache(maxsize=512)
+def slots(bands: tuple[str, ...]) -> tuple[int, ...]:
     """Index of the band that fills each colour slot (blue, middle, red); -1 where none does.
 
     Bands near g, r, i take the slot nearest to them; where none is near, the bands are spread from short to long
@@ -184,11 +187,15 @@ def _given_noise(variance: FloatArray, valid: BoolArray, step: float) -> float:
     usable = variance[valid & np.isfinite(variance) & (variance > 0)]
     if usable.size < 0.5 * valid.sum() or not usable.size:
         return float("nan")
-    kernel = np.clip(
-        1.0 - np.abs(np.arange(-np.ceil(max(1.0, step)), np.ceil(max(1.0, step)) + 1)) / max(1.0, step), 0, None
-    )
-    shrink = float((kernel**2).sum() / kernel.sum() ** 2)  # per axis
-    return float(np.sqrt(_quantiles(usable, 0.2)[0]) * shrink)
+    return float(np.sqrt(_quantiles(usable, 0.2)[0]) * _shrink(round(step, 6)))
+
+
+@lru_cache(maxsize=512)
+def _shrink(step: float) -> float:
+    """What averaging to grid pixels leaves of the rms of uncorrelated pixels."""
+    width = max(1.0, step)
+    kernel = np.clip(1.0 - np.abs(np.arange(-np.ceil(width), np.ceil(width) + 1)) / width, 0, None)
+    return float((kernel**2).sum() / kernel.sum() ** 2)  # of both axes
 
 
 def _quantiles(sample: FloatArray, *shares: float) -> FloatArray:

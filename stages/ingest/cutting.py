@@ -68,6 +68,8 @@ def position(field: Field, xy_pix: FloatArray) -> tuple[float, float]:
 
 def masked(valid: BoolArray, xy_pix: FloatArray, pixel_scale_arcsec: float) -> bool:
     """Whether so many pixels are invalid in some band, near the object or in all, that the result may suffer."""
+    if valid.all():
+        return False
     y, x = np.ogrid[: valid.shape[1], : valid.shape[2]]
     core = np.hypot(x - xy_pix[0], y - xy_pix[1]) * pixel_scale_arcsec <= _CORE_ARCSEC
     present = valid.any(axis=(1, 2))

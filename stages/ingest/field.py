@@ -16,6 +16,7 @@ ASSUMED_FIELD_ARCSEC, ASSUMED_GROUND_SCALE_ARCSEC = 10.0, 0.2
 ASSUMED_BANDS = {1: ("",), 2: ("g", "i"), 3: ("g", "r", "i"), 4: ("g", "r", "i", "z"), 5: ("g", "r", "i", "z", "y")}
 _FINER = 5  # pixels per PSF pixel where its width is measured
 _ZERO_SHARE = 0.5  # more exact zeros than this: the image's sky is zero, not absent
+_ROWS_ASKED = 16  # of a plane, or a few more, whether its noise map can be one
 _NOISE_FACTOR = 4.0  # a variance that is further from the pixels' own scatter is not one
 
 
@@ -84,14 +85,22 @@ def checked(field: Field, zeros_are_data: bool) -> Field:
 
 def _plausible(flux: FloatArray, variance: FloatArray, valid: BoolArray) -> bool:
     """Whether a variance is near the scatter of the pixels; an absent one is left alone."""
+    rows = slice(None, None, max(1, len(flux) // _ROWS_ASKED))
+    flux, variance, valid = flux[rows], variance[rows], valid[rows]
     pair = valid[:, 1:] & valid[:, :-1]
-    known = valid & np.isfinite(variance)
-    if not known.any() or pair.sum() < 50:
+    known = variance[valid & np.isfinite(variance)]
+    steps = np.abs(flux[:, 1:] - flux[:, :-1])[pair]
+    if not known.size or steps.size < 50:
         return True
-    scatter = 1.4826 * float(np.median(np.abs(np.diff(flux, axis=1)[pair]))) / np.sqrt(2)
-    given = float(np.sqrt(np.median(variance[known])))
+    scatter = 1.4826 * _middle(steps) / np.sqrt(2)
+    given = np.sqrt(_middle(known))
     # Correlated noise scatters less between neighbours than its variance says: twice the room on that side.
     return bool(scatter == 0 or 1 / _NOISE_FACTOR < given / scatter < 2 * _NOISE_FACTOR)
+
+
+def _middle(sample: FloatArray) -> float:
+    """The median, or the upper of its two values, in a third of `np.median`'s time."""
+    return float(np.partition(sample, len(sample) // 2)[len(sample) // 2])
 
 
 def psf_fwhm_pix(psf: FloatArray) -> float:
