@@ -15,7 +15,7 @@ from stages.deflector import without_deflector
 from stages.polar import N_RADII, JoinEnds, to_polar, to_square
 from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS, Frame
-from stages.training import Schedule, device_of
+from stages.training import Schedule, device_of, fast_arithmetic
 
 FRAME = Frame(80, 0.125, sharp_pixel_arcsec=0.08)
 GRIDS = ("polar", "square")
@@ -224,8 +224,9 @@ def radius_plane(centre: Tensor, size: int, pixel_arcsec: Tensor) -> Tensor:
 
 def measured(net: nn.Module, pixels: Tensor, conditions: Tensor, centre: Tensor) -> Measured:
     """Apply a network, wherever it lies, to N cutouts about centres (N, 2) on the grid."""
-    with torch.inference_mode():
-        out: ArcOutput = net(*(tensor.to(device_of(net)) for tensor in (pixels, conditions, centre)))
+    device = device_of(net)
+    with torch.inference_mode(), fast_arithmetic(device):
+        out: ArcOutput = net(*(tensor.to(device) for tensor in (pixels, conditions, centre)))
         low, middle, high = (_quantile(out.radius.softmax(1), q) for q in (0.1587, 0.5, 0.8413))
         mask = out.mask.sigmoid()
     angles, score, theta, sigma = (
