@@ -33,9 +33,9 @@ settings.update({"sync": False})
 CLASSES = ("image", "deflector")
 BOX_FWHM = (1.6, 4.0)  # side of each class's box in units of the resolution
 PSF_PIX = 5.0  # resolution in the network's pixels
-_LARGEST_PIX = 480  # 10 arcsec where the resolution is 0.1
+_LARGEST_PIX = 480
 _STRIDE = 32
-_WIDEST_ARCSEC = 10.0
+_WIDEST_ARCSEC, _WIDEST_SHARP_ARCSEC = 10.0, 7.0
 _COARSER = 2.0  # pixels on which deflectors of sharp images are looked for as well
 _MIN_CONFIDENCE = 0.02
 _NMS_OVERLAP = 0.3
@@ -113,12 +113,15 @@ def build(width: int) -> nn.Module:
 
 
 def frame_of(cutout: Cutout, coarser: float = 1.0) -> Frame:
-    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field up to 10 arcsec.
+    """What the network sees of a cutout: the resolution spans `PSF_PIX` pixels, the field up to 10 arcsec, of sharp
+    images 7 arcsec, and never more than 480 pixels.
 
     coarser : factor by which pixels are larger than that.
     """
-    pixel = coarser * resolution_arcsec(cutout) / PSF_PIX
-    width = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, _WIDEST_ARCSEC)
+    resolution = resolution_arcsec(cutout)
+    pixel = coarser * resolution / PSF_PIX
+    widest = _WIDEST_SHARP_ARCSEC if resolution < SHARP_ARCSEC else _WIDEST_ARCSEC
+    width = min(max(cutout.flux.shape[1:]) * cutout.pixel_scale_arcsec, widest)
     size = int(np.ceil(width / pixel / _STRIDE)) * _STRIDE
     return Frame(int(np.clip(size, 2 * _STRIDE, _LARGEST_PIX)), pixel)
 

@@ -148,15 +148,16 @@ def test_true_boxes_merge_blends_and_leave_out_the_faint(data_dir: Path) -> None
     assert deflector.shape == (0, 2)
 
 
-def test_images_are_looked_for_five_arcsec_to_each_side() -> None:
-    sharp = replace(
-        scene([]), flux=np.zeros((1, 301, 301), np.float32), variance=np.ones((1, 301, 301), np.float32),
-        valid=np.ones((1, 301, 301), bool), xy_pix=np.array([150.0, 150.0]), pixel_scale_arcsec=0.05,
-        psf_fwhm_arcsec=np.array([0.11]),
+@pytest.mark.parametrize(("fwhm_arcsec", "half_arcsec"), [(0.11, 3.5), (0.06, 2.9), (0.7, 5.0)])
+def test_images_are_looked_for_around_the_object(fwhm_arcsec: float, half_arcsec: float) -> None:
+    cutout = replace(
+        scene([]), flux=np.zeros((1, 401, 401), np.float32), variance=np.ones((1, 401, 401), np.float32),
+        valid=np.ones((1, 401, 401), bool), xy_pix=np.array([200.0, 200.0]), pixel_scale_arcsec=0.03,
+        psf_fwhm_arcsec=np.array([fwhm_arcsec]),
     )  # fmt: skip
-    away = np.array([[0.0, 0.0], [4.9, 0.0], [-4.9, 4.9], [0.0, 7.4]])  # arcsec
-    assert in_field(sharp, sharp.xy_pix + away / 0.05).tolist() == [True, True, True, False]
-    assert in_field(sharp, np.empty((0, 2))).shape == (0,)
+    share = np.array([[0.0, 0.0], [0.95, 0.0], [-0.95, 0.95], [0.0, 1.4]])
+    assert in_field(cutout, cutout.xy_pix + half_arcsec * share / 0.03).tolist() == [True, True, True, False]
+    assert in_field(cutout, np.empty((0, 2))).shape == (0,)
 
 
 def test_shipped_detector_counts_a_plain_quad() -> None:
