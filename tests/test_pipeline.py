@@ -93,7 +93,7 @@ def test_processes_make_the_same_rows(whole: Path, survey: Path, tmp_path: Path)
     assert run("--input", survey, "--output", tmp_path / "run", "--all", "--batch-size", 7, "--workers", 2) == 0
     one, two = (pd.read_parquet(r / "candidates.parquet").set_index("id") for r in (whole, tmp_path / "run"))
     assert set(one.index) == set(two.index)
-    for name in ("p_lens", "arc_score", "n_images", "score"):  # threads change the rounding of sums, in bfloat16 by more
+    for name in ("p_lens", "arc_score", "n_images", "score"):  # threads change sums, in bfloat16 by more
         np.testing.assert_allclose(two[name][one.index], one[name], atol=5e-3)
     counts = [json.loads((r / "run.json").read_text())["counts"] for r in (whole, tmp_path / "run")]
     assert counts[0] == counts[1]
