@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         f"out_of_domain: {odd.mean():.3f} of {len(rows)}"
     )
     if "label" in truth:
-        ranking(rows[options.by], truth[truth["label"].isin([0, 1])])
+        ranking(rows, options.by, truth[truth["label"].isin([0, 1])])
     if {"x_pix", "y_pix"} <= set(truth):
         counts(rows, truth)
     if "theta_e_arcsec" in truth:
@@ -57,14 +57,22 @@ def truths(paths: Sequence[Path]) -> pd.DataFrame:
     return truth
 
 
-def ranking(by: pd.Series, truth: pd.DataFrame) -> None:
-    """AUROC and recalls of a score by id, against each kind of non-lens apart."""
-    score = by.reindex(truth["id"]).to_numpy(float)
+def ranking(rows: pd.DataFrame, by: str, truth: pd.DataFrame) -> None:
+    """How many of each kind were looked at and are above one half; AUROC and recalls against each kind of non-lens."""
+    score, looked = (rows[name].reindex(truth["id"]).to_numpy(float) for name in (by, "n_images"))
     print(f"without a score: {int(np.isnan(score).sum())} of {len(truth)}")
     score = np.where(np.isnan(score), -1.0, score)
     label = truth["label"].to_numpy(int)
     kind = truth["kind"].fillna("").to_numpy(str) if "kind" in truth else np.full(len(truth), "non-lens")
     lens = score[label == 1]
+    for name in sorted(set(kind)):
+        here = kind == name
+        print(
+            f"{name or 'no kind'}: {int(here.sum())}, stages 2 and 3 looked at {int(np.isfinite(looked[here]).sum())}, "
+            f"{by} above 0.5 for {int((score[here] > 0.5).sum())}"
+        )
+    if not len(lens):
+        return
     for name in sorted(set(kind[label == 0])):
         other = score[(label == 0) & (kind == name)]
         for what, figure in (
@@ -109,6 +117,7 @@ def radii(rows: pd.DataFrame, truth: pd.DataFrame) -> None:
     )
     print(f"  bias {interval(error[np.isfinite(error)], np.median)}")
     print(f"  inside the 68% interval {interval(inside.astype(float), np.mean)}")
+    print(f"  within 20%: {int((np.abs(error) <= 0.2).sum())} of {len(true)}")
 
 
 def interval(values: FloatArray, figure: object) -> str:

@@ -11,7 +11,8 @@ true places. Writes `arcs.md` and `arcs.png` to the output folder:
 - what the arc stage adds to the classifier where arcs cover less than 90 degrees: recall by `p_lens` alone, and by a
   logistic regression of both that is fitted to one half of the systems and tested on the other, and in turn;
 - every kind of impostor by name: the share that is taken for an arc;
-- how the score changes when a cutout is turned, or a tenth of its pixels masked; of real images too (`--real`);
+- how every number changes when a cutout is turned, a tenth of its pixels masked, or the deflector thought beside its
+  place; of real images too (`--real`);
 - speed on the processor, network and measurements, with one thread and a batch of 64.
 
 Several weights, such as networks of other kinds, are compared in the first table. Intervals are 95%, by bootstrap.
@@ -23,7 +24,7 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -33,34 +34,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import label
-from skimage.feature import canny
-from skimage.transform import hough_circle
 from sklearn.linear_model import LogisticRegression
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arc_baselines import baselines, tested
 from stages import metrics
 from stages.arcs import evaluate as arcs
-from stages.arcs.model import FRAME
 from stages.arcs.predict import Predictor, load
 from stages.changes import masked, turned
-from stages.classifier.predict import load as load_classifier
 from stages.config import WEIGHTS_DIR
-from stages.dataset import Shard, shards_to_test
-from stages.deflector import without_deflector
 from stages.ingest import IngestOptions, Survey
-from stages.records import Cutout, FloatArray
-from stages.scaling import N_SLOTS, network_inputs
-from stages.softening import linear
+from stages.records import ArcScore, Cutout, FloatArray
+from stages.scaling import resolution_arcsec
 from stages.strata import strata
-from stages.weights import load_card
 
 FPR = 0.02
 N_BOOT = 500
 HALF = 2
 _MOST_CHANGED, _SPEED_BATCH = 512, 64
+BESIDE_FWHM = 0.3
 _RUN = 64  # neighbouring cutouts, lenses and their twins among them, go to the same half
 Figure = Callable[[FloatArray, FloatArray], float]
 
@@ -131,24 +124,47 @@ def recall(lens: FloatArray, other: FloatArray) -> float:
     return metrics.tpr_at_fpr(lens, other, FPR)
 
 
+def precision(lens: FloatArray, other: FloatArray) -> float:
+    """Of what passes the threshold of FPR 2%, the share that are lenses, were there as many lenses as others."""
+    found = recall(lens, other)
+    return found / (found + FPR)
+
+
 def by_stratum(table: pd.DataFrame, grey: pd.DataFrame, picture: Path) -> list[str]:
-    """Recall in colour and with one band, and arc pixels, of each stratum; and a picture."""
-    out = ["| stratum | from | to | lenses | recall at FPR 2% | with one band | pixel precision | pixel recall |",
-           "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    """Recall in colour and with one band, precision, and arc pixels, of each stratum; and a picture."""
+    names = (
+        "stratum",
+        "from",
+        "to",
+        "lenses",
+        "recall at FPR 2%",
+        "with one band",
+        "precision",
+        "pixel precision",
+        "recall",
+    )
+    out = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     other, other_grey = (t.loc[t["label"] == 0, "arc_score"].to_numpy() for t in (table, grey))
-    drawn: dict[str, list[tuple[str, float, float]]] = {}
+    drawn: dict[str, list[tuple[str, FloatArray, FloatArray]]] = {}
     for name, low, high, rows in strata(table):
         lens, lens_grey = rows["arc_score"].to_numpy(), grey.loc[rows.index, "arc_score"].to_numpy()
         row = [name, f"{low:g}", f"{high:g}", str(len(rows)), interval(recall, lens, other),
-               interval(recall, lens_grey, other_grey)]  # fmt: skip
+               interval(recall, lens_grey, other_grey), interval(precision, lens, other)]  # fmt: skip
         row += [middle(rows[n].to_numpy(), np.nanmean) for n in ("pixel_precision", "pixel_recall")]
         out.append("| " + " | ".join(row) + " |")
-        drawn.setdefault(name, []).append((f"{low:g}", recall(lens, other), recall(lens_grey, other_grey)))
+        drawn.setdefault(name, []).append((f"{low:g}", lens, lens_grey))
     figure, axes = plt.subplots(1, len(drawn), figsize=(3.2 * len(drawn), 3), sharey=True)
     for axis, (name, points) in zip(axes, drawn.items(), strict=True):
-        edges, colour, one = zip(*points, strict=True)
-        axis.plot(edges, colour, "o-", label="all bands")
-        axis.plot(edges, one, "s--", label="one band")
+        edges = [edge for edge, _, _ in points]
+        for k, (against, style, label_of) in enumerate(((other, "o-", "all bands"), (other_grey, "s--", "one band"))):
+            middle_of = np.array([recall(point[1 + k], against) for point in points])
+            ends = [
+                metrics.bootstrap(recall, point[1 + k], against, np.random.default_rng(0), N_BOOT) for point in points
+            ]
+            low, high = np.array(ends).T
+            error = np.clip([middle_of - low, high - middle_of], 0, None)
+            axis.errorbar(np.arange(len(edges)) + 0.1 * k, middle_of, error, fmt=style, capsize=2, label=label_of)
+        axis.set_xticks(np.arange(len(edges)), edges)
         axis.set(xlabel=f"{name}, from", ylim=(0, 1))
     axes[0].set_ylabel("recall at FPR 2%")
     axes[0].legend()
@@ -168,11 +184,11 @@ def together(table: pd.DataFrame) -> list[str]:
         model = LogisticRegression(class_weight="balanced").fit(features[half != k], label_of[half != k])
         both[half == k] = model.decision_function(features[half == k])
     ranked = table.assign(both=both)
-    out = ["| coverage, deg | lenses | by p_lens | by both |", "|---|---|---|---|"]
+    out = ["| coverage, deg | lenses | by p_lens | by arc_score | by both |", "|---|---|---|---|---|"]
     other, galaxies = ranked[ranked["label"] == 0], ranked[ranked["kind"] == "lens_galaxy"]
     for low, high in ((0, 90), (90, 180), (180, 361)):
         part = galaxies[galaxies["coverage_deg"].between(low, high, inclusive="left")]
-        cells = [interval(recall, part[n].to_numpy(), other[n].to_numpy()) for n in ("p_lens", "both")]
+        cells = [interval(recall, part[n].to_numpy(), other[n].to_numpy()) for n in ("p_lens", "arc_score", "both")]
         out.append(f"| {low} to {high} | {len(part)} | " + " | ".join(cells) + " |")
     return out
 
@@ -187,24 +203,71 @@ def by_kind(table: pd.DataFrame) -> list[str]:
 
 
 def changes(predictor: Predictor, sets: dict[str, list[Cutout]]) -> list[str]:
-    """How the numbers change when the same cutout is turned, or some of its pixels are masked."""
-    out = ["| cutouts | change | mean of `arc_score` | mean size | coverage within error | radius within error |",
-           "|---|---|---|---|---|---|"]  # fmt: skip
+    """How the numbers change when the same cutout is turned, some of its pixels are masked, or the deflector is thought
+    0.3 FWHM beside its place: the share that change by less than their error."""
+    names = (
+        "cutouts",
+        "change",
+        "mean of `arc_score`",
+        "mean size",
+        *NUMBERS,
+        "as many arcs",
+        "counter-images",
+        "S/N, by",
+    )
+    out = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for title, cutouts in sets.items():
         unknown = [np.full(2, np.nan)] * len(cutouts)
         before = predictor.predict(cutouts, unknown)
-        for name, change in (("turned or mirrored", turned), ("a tenth of the pixels masked", masked)):
+        for name, change in (("turned or mirrored", turned), ("a tenth of the pixels masked", masked),
+                             ("deflector moved", None)):  # fmt: skip
             rng = np.random.default_rng(0)
-            after = predictor.predict([c for c in (change(c, rng) for c in cutouts) if c is not None], unknown)
-            pairs = list(zip(before, after, strict=True))
+            seen = cutouts if change is None else [c for c in (change(c, rng) for c in cutouts) if c is not None]
+            places = unknown if change is not None else [beside(c, rng) for c in cutouts]
+            pairs = list(zip(before, predictor.predict(seen, places), strict=True))
             shift = np.array([b.score - a.score for a, b in pairs])
-            inside = [
-                np.mean([abs(b.coverage_deg - a.coverage_deg) < a.coverage_err_deg for a, b in pairs]),
-                np.mean([abs(b.theta_e_arcsec - a.theta_e_arcsec) < a.theta_e_err_arcsec for a, b in pairs]),
-            ]
-            out.append(f"| {len(cutouts)} {title} | {name} | {shift.mean():+.3f} | {np.abs(shift).mean():.3f} | "
-                       f"{inside[0]:.2f} | {inside[1]:.2f} |")  # fmt: skip
+            cells = [f"{shift.mean():+.3f}", f"{np.abs(shift).mean():.3f}"]
+            for number in NUMBERS.values():
+                values = np.array([(*number(a), number(b)[0]) for a, b in pairs])
+                known = values[np.isfinite(values).all(axis=1)]
+                cells.append(f"{np.mean(np.abs(known[:, 2] - known[:, 0]) < known[:, 1]):.2f}" if len(known) else "")
+            cells += [f"{np.mean([f(a) == f(b) for a, b in pairs]):.2f}" for f in (n_arcs, n_counter_images)]
+            snr = np.array([(a.snr, b.snr) for a, b in pairs])
+            snr = snr[(snr > 0).all(axis=1)]
+            cells.append(f"{100 * np.median(np.abs(np.log(snr[:, 1] / snr[:, 0]))):.0f}%" if len(snr) else "")
+            out.append(f"| {len(cutouts)} {title} | {name} | " + " | ".join(cells) + " |")
     return out
+
+
+def n_counter_images(said: ArcScore) -> int:
+    """How many."""
+    return sum(arc.is_counter_image for arc in said.arcs)
+
+
+def n_arcs(said: ArcScore) -> int:
+    """Without counter-images."""
+    return len(said.arcs) - n_counter_images(said)
+
+
+def _of_the_main(said: ArcScore, name: str) -> float:
+    return float(np.log(getattr(said.arcs[0], name))) if said.arcs else float("nan")
+
+
+NUMBERS: dict[str, Callable[[ArcScore], tuple[float, float]]] = {  # each with its error
+    "coverage": lambda a: (a.coverage_deg, a.coverage_err_deg),
+    "radius": lambda a: (a.theta_e_arcsec, a.theta_e_err_arcsec),
+    "length": lambda a: (_of_the_main(a, "length_arcsec"), a.length_rel_err),
+    "width": lambda a: (_of_the_main(a, "width_arcsec"), a.width_rel_err),
+    "axis ratio": lambda a: (a.ring_axis_ratio, a.ring_axis_ratio_err),
+    "colour": lambda a: (a.colour_mag, a.colour_err_mag),
+}
+
+
+def beside(cutout: Cutout, rng: np.random.Generator) -> FloatArray:
+    """A place 0.3 FWHM from the object's, in any direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    step = BESIDE_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
+    return np.asarray(cutout.xy_pix + step * np.array([np.cos(angle), np.sin(angle)]))
 
 
 def speed(predictor: Predictor, cutouts: list[Cutout]) -> str:
@@ -221,63 +284,6 @@ def speed(predictor: Predictor, cutouts: list[Cutout]) -> str:
 def images(folder: Path) -> list[Cutout]:
     """All cutouts of a folder."""
     return [c for batch in Survey(folder, IngestOptions(workers=0)).batches() for c in batch.cutouts]
-
-
-def tested(data: Path, weights: Path) -> Iterator[tuple[FloatArray, Shard]]:
-    """Deflectors' places and the parts of shards that the weights can be tested on."""
-    for shard, keep in shards_to_test(data, load_card(weights).data):
-        truth = shard.truth.iloc[keep]
-        part = Shard(tuple(shard.cutouts[k] for k in keep), truth, shard.source_mask[keep])
-        yield truth[["deflector_x_pix", "deflector_y_pix"]].to_numpy(float), part
-
-
-def baselines(data: Path, weights: Path, classifier: Path) -> pd.DataFrame:
-    """Ring filter (`hough`, and its radius' relative error), blue residual (`blue`) and `p_lens` of every cutout."""
-    rows, looks = [], load_classifier(classifier)
-    for _, part in tqdm(tested(data, weights), desc="baselines", unit="shard"):
-        seen = network_inputs(part.cutouts, FRAME)
-        pixels = torch.from_numpy(seen.pixels)
-        centre = torch.full((len(pixels), 2), (FRAME.size_pix - 1) / 2)
-        left = linear(without_deflector(pixels, centre)).numpy()
-        flux, valid = linear(pixels[:, :N_SLOTS]).numpy(), seen.pixels[:, N_SLOTS:] > 0
-        p_lens = looks.predict(part.cutouts).p_lens
-        for k, cutout in enumerate(part.cutouts):
-            height, radius = hough(left[k].mean(axis=0))
-            theta = part.truth["theta_e_arcsec"].iloc[k] / (seen.step_pix[k] * cutout.pixel_scale_arcsec)
-            rows.append((height, radius / theta - 1, blue(flux[k], valid[k]), p_lens[k]))
-    return pd.DataFrame(rows, columns=["hough", "hough_wrong", "blue", "p_lens"])
-
-
-def hough(residual: FloatArray) -> tuple[float, float]:
-    """Height and radius in pixels of the strongest circle of edges that is centred within 3 pixels of the middle."""
-    radii = np.arange(3, FRAME.size_pix // 2 - 4)
-    edges = canny(np.arcsinh(residual), sigma=1.5)
-    middle_of = FRAME.size_pix // 2
-    near = slice(middle_of - 3, middle_of + 3)
-    heights = hough_circle(edges, radii)[:, near, near].max(axis=(1, 2))
-    return float(heights.max()), float(radii[heights.argmax()])
-
-
-def blue(flux: FloatArray, valid: FloatArray) -> float:
-    """Signal to noise of the largest patch of blue residual in an annulus; NaN without two bands.
-
-    The red slot, scaled to the blue one within the core, is taken off the blue slot; pixels above 2 sigma between 4 and
-    32 grid pixels from the middle are joined to patches (after Gavazzi et al. 2014).
-    """
-    if not (valid[0].any() and valid[-1].any()):
-        return float("nan")
-    index = np.arange(FRAME.size_pix) - (FRAME.size_pix - 1) / 2
-    radius = np.hypot(index[:, None], index)
-    core = radius < 3
-    ratio = flux[0][core].sum() / max(flux[-1][core].sum(), 1e-6)
-    left = flux[0] - ratio * flux[-1]
-    outside = left[radius > 32]
-    sigma = 1.4826 * np.median(np.abs(outside - np.median(outside)))
-    ring = (radius > 4) & (radius < 32)
-    number, _ = label((left > 2 * sigma) & ring & valid[0] & valid[-1])
-    sums = np.bincount(number.ravel(), left.ravel())[1:]
-    counts = np.bincount(number.ravel())[1:]
-    return float((sums / np.sqrt(counts)).max(initial=0.0) / max(sigma, 1e-9))
 
 
 def interval(figure: Figure, lens: FloatArray, other: FloatArray) -> str:

@@ -51,9 +51,14 @@ def run(
             options.out.mkdir(parents=True, exist_ok=True)
             shards = tqdm(read_shards(options.data), unit="shard", desc=stage)
             predictor = load(options.weights, options.device)
-            table = [row for shard in shards for row in rows(predictor, shard)]
-            pd.DataFrame(table).to_csv(options.out / f"{stage}-predictions.csv", index=False)
+            table = pd.DataFrame([row for shard in shards for row in rows(predictor, shard)])
+            table.map(_cell).to_csv(options.out / f"{stage}-predictions.csv", index=False)
     except (configuration.ConfigError, DatasetError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _cell(value: object) -> object:
+    """A list as in `candidates.csv`: its values with a space between."""
+    return " ".join(str(v) for v in value) if isinstance(value, tuple) else value

@@ -35,9 +35,9 @@ def row_of(
         p_lens_err=p_lens_err,
     )
     if count is not None:
-        row = dataclasses.replace(row, **_counted(count, cutout.origin_xy_pix))
+        row = dataclasses.replace(row, **counted(count, cutout.origin_xy_pix))
     if arc is not None:
-        row = dataclasses.replace(row, **_arcs_measured(arc, cutout.origin_xy_pix))
+        row = dataclasses.replace(row, **arcs_measured(arc, cutout.origin_xy_pix))
     if peaks is not None:
         theorem, xy = peaks[0], peaks[1] + cutout.origin_xy_pix
         row = dataclasses.replace(
@@ -51,7 +51,7 @@ def row_of(
     return row
 
 
-def _counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
+def counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
     """The counter's columns of a row."""
     theorem = count.certificate
     xy, deflector = count.xy_pix + origin_xy_pix, count.deflector_xy_pix + origin_xy_pix
@@ -95,7 +95,7 @@ def _counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
     return {name: tuple(np.asarray(values, float).tolist()) for name, values in lists.items()} | numbers | words
 
 
-def _arcs_measured(arc: ArcScore, origin_xy_pix: FloatArray) -> dict[str, Any]:
+def arcs_measured(arc: ArcScore, origin_xy_pix: FloatArray) -> dict[str, Any]:
     """The arc stage's columns of a row."""
     ring = arc.ring_xy_pix + origin_xy_pix
     counter_images = sum(piece.is_counter_image for piece in arc.arcs)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stages.deflector import deflector_light, without_deflector
+from stages.deflector import brightest_place, deflector_light, without_deflector
+from stages.records import Cutout
 from stages.softening import linear, softened
 
 Y, X = np.mgrid[0:80, 0:80].astype(float)
@@ -71,3 +72,36 @@ def test_masked_pixels_count_for_nothing() -> None:
     assert (
         deflector_light(torch.zeros(2, 3, 80, 80), torch.zeros(2, 3, 80, 80), torch.full((2, 2), 40.0)).abs().max() == 0
     )
+
+
+def seen(flux: np.ndarray, xy: tuple[float, float], bands: tuple[str, ...] = ("i",)) -> Cutout:
+    planes = flux if flux.ndim == 3 else flux[None]
+    return Cutout(
+        id="a", source="", flux=planes.astype(np.float32), variance=np.ones_like(planes, np.float32),
+        valid=np.isfinite(planes), bands=bands, pixel_scale_arcsec=0.2, psf_fwhm_arcsec=np.full(len(bands), 0.9),
+        psf=np.zeros((0, 0, 0), np.float32), xy_pix=np.array(xy), origin_xy_pix=np.zeros(2), survey="",
+    )  # fmt: skip
+
+
+def test_the_brightest_place_is_the_galaxys_middle_whatever_the_catalogue_says() -> None:
+    rng = np.random.default_rng(1)
+    light = galaxy(0.7, 40.0, 4.0) + rng.normal(0, 1, X.shape)
+    light[:3] = np.nan
+    for off in ((0.0, 0.0), (2.5, -1.5), (-2.0, 2.0)):
+        place = brightest_place(seen(light, (CENTRE[0] + off[0], CENTRE[1] + off[1])))
+        assert place == pytest.approx(CENTRE, abs=0.15)
+
+
+def test_a_blue_source_beside_it_is_not_the_galaxys_middle() -> None:
+    red = galaxy(1.0, 0.0, 4.0)
+    blue = 0.1 * red + 500 * np.exp(-0.5 * ((X - CENTRE[0] - 3) ** 2 + (Y - CENTRE[1]) ** 2) / 4.0)
+    noise = np.random.default_rng(2).normal(0, 1, (2, *X.shape))
+    place = brightest_place(seen(np.stack([blue, red]) + noise, (CENTRE[0] + 1, CENTRE[1]), ("g", "i")))
+    assert place == pytest.approx(CENTRE, abs=0.15)
+
+
+def test_where_nothing_shines_the_object_stays_where_it_is() -> None:
+    noise = np.random.default_rng(3).normal(0, 1, X.shape)
+    assert brightest_place(seen(noise, CENTRE)).tolist() == list(CENTRE)
+    assert brightest_place(seen(np.full(X.shape, np.nan), CENTRE)).tolist() == list(CENTRE)
+    assert brightest_place(seen(noise, (-30.0, 5.0))).tolist() == [-30.0, 5.0]

@@ -11,22 +11,14 @@ from stages.arcs.predict import Predictor, load
 from stages.arcs.train import train
 from stages.command import run
 from stages.dataset import Shard
+from stages.rows import arcs_measured
 
 
 def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
-    """Results on a shard, about the objects' own positions, as table rows."""
+    """Results on a shard, about the objects' own positions, as rows of the candidates' columns."""
     unknown = [np.full(2, np.nan)] * len(shard.cutouts)
-    return [
-        {
-            "id": a.id,
-            "arc_score": a.score,
-            "arc_coverage_deg": a.coverage_deg,
-            "arc_coverage_err_deg": a.coverage_err_deg,
-            "theta_e_arcsec": a.theta_e_arcsec,
-            "theta_e_err_arcsec": a.theta_e_err_arcsec,
-        }
-        for a in predictor.predict(shard.cutouts, unknown)
-    ]
+    said = predictor.predict(shard.cutouts, unknown)
+    return [{"id": a.id} | arcs_measured(a, c.origin_xy_pix) for a, c in zip(said, shard.cutouts, strict=True)]
 
 
 if __name__ == "__main__":

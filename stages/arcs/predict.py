@@ -15,7 +15,7 @@ from stages import weights
 from stages.arcs.calibration import Calibration, coverage
 from stages.arcs.measure import THRESHOLD, colour, find_arcs, fit_ring, signal
 from stages.arcs.model import FRAME, ArcsConfig, build, measured
-from stages.deflector import deflector_light
+from stages.deflector import brightest_place, deflector_light
 from stages.polar import to_polar
 from stages.records import ArcScore, Cutout, FloatArray
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA, network_inputs
@@ -35,7 +35,7 @@ class Predictor:
     def predict(
         self, cutouts: Sequence[Cutout], centres_xy_pix: Sequence[FloatArray], chunk: int = 16
     ) -> list[ArcScore]:
-        """Measure the arcs of N cutouts about N deflectors (2,) in cutout pixels; NaN: about the object's position."""
+        """Measure the arcs of N cutouts about N deflectors (2,) in cutout pixels; NaN: see `stages.deflector`."""
         out: list[ArcScore] = []
         for start in range(0, len(cutouts), chunk):
             part = slice(start, start + chunk)
@@ -108,6 +108,6 @@ def _distance(centre: Tensor, size: int) -> FloatArray:
 
 
 def _centre(cutout: Cutout, given: FloatArray) -> FloatArray:
-    """The deflector's position if it is known and near, else the object's."""
+    """The deflector's position if it is known and near, else that of the brightest red light by the object's."""
     near = np.hypot(*(given - cutout.xy_pix)) * cutout.pixel_scale_arcsec <= _FARTHEST_ARCSEC
-    return np.asarray(given if near else cutout.xy_pix, float)
+    return np.asarray(given if near else brightest_place(cutout), float)

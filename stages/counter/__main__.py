@@ -9,21 +9,13 @@ from stages.counter.evaluate import evaluate
 from stages.counter.predict import Predictor, load
 from stages.counter.train import train
 from stages.dataset import Shard
+from stages.rows import counted
 
 
 def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
-    """Results on a shard as table rows."""
-    return [
-        {
-            "id": count.id,
-            "n_images": len(count.xy_pix),
-            "image_x_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 0]),
-            "image_y_pix": " ".join(f"{v:.3f}" for v in count.xy_pix[:, 1]),
-            "theorem_verdict": count.certificate.verdict,
-            "theorem_p_value": count.certificate.p_value,
-        }
-        for count in predictor.predict(shard.cutouts)
-    ]
+    """Results on a shard as rows of the candidates' columns."""
+    said = predictor.predict(shard.cutouts)
+    return [{"id": n.id} | counted(n, c.origin_xy_pix) for n, c in zip(said, shard.cutouts, strict=True)]
 
 
 if __name__ == "__main__":

