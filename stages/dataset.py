@@ -160,7 +160,7 @@ def shards_to_test(folder: Path, learned: Mapping[str, Any]) -> Iterator[tuple[S
     These are the test systems of data sets that they learned from (`learned`, a card's `data`; same survey and seed)
     and all of other data sets.
     """
-    known = {(entry["survey"], entry["seed"]) for entry in learned.values()}
+    known = {(entry["survey"], entry["seed"]) for entry in learned.values() if "seed" in entry}
     for path in data_sets(folder):
         manifest = read_manifest(path)
         seen = (manifest["survey"], manifest["seed"]) in known

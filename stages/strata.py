@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from stages import metrics
+from stages.records import FloatArray
 
 TRUTH_COLUMNS = [
     "label", "kind", "theta_e_arcsec", "seeing_arcsec", "arc_snr", "arc_contrast", "coverage_deg", "n_images"
@@ -19,7 +21,12 @@ STRATA: dict[str, tuple[float, ...]] = {
     "coverage_deg": (0.0, 30.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 361.0),
     "n_images": (0, 2, 3, 4, 5, np.inf),
 }
-_FPR = 0.01
+FIGURES: dict[str, Callable[[FloatArray, FloatArray], float]] = {
+    "recall": lambda lens, other: metrics.tpr_at_fpr(lens, other, 0.01),
+    "auroc": metrics.auroc,
+    "tpr0": lambda lens, other: metrics.tpr_at_fpr(lens, other, 0.0),
+    "tpr10": metrics.tpr10,
+}
 _N_BOOTSTRAP = 300
 
 
@@ -40,17 +47,19 @@ def strata(table: pd.DataFrame) -> list[tuple[str, float, float, pd.DataFrame]]:
 
 
 def by_stratum(table: pd.DataFrame, column: str, rng: np.random.Generator) -> dict[str, float]:
-    """Recall of lensed galaxies by `STRATA` where 1% of the non-lenses pass a score, with intervals."""
+    """Of lensed galaxies by `STRATA` against all non-lenses: recall where 1% of these pass, AUROC, TPR0 and TPR10.
+
+    With intervals; keys are FIGURE_STRATUM_LOW_HIGH, and recall_STRATUM_LOW_HIGH_n how many lenses there are.
+    """
     other = table.loc[table["label"] == 0, column].to_numpy()
     out: dict[str, float] = {}
     if not len(other):
         return out
     for name, low, high, lenses in strata(table):
         score = lenses[column].to_numpy()
-        key = f"recall_{name}_{low:g}_{high:g}"
-        out[key] = metrics.tpr_at_fpr(score, other, _FPR)
-        out[f"{key}_low"], out[f"{key}_high"] = metrics.bootstrap(
-            lambda a, b: metrics.tpr_at_fpr(a, b, _FPR), score, other, rng, _N_BOOTSTRAP
-        )
-        out[f"{key}_n"] = len(score)
+        for figure, of in FIGURES.items():
+            key = f"{figure}_{name}_{low:g}_{high:g}"
+            out[key] = of(score, other)
+            out[f"{key}_low"], out[f"{key}_high"] = metrics.bootstrap(of, score, other, rng, _N_BOOTSTRAP)
+        out[f"recall_{name}_{low:g}_{high:g}_n"] = len(score)
     return out

@@ -1,6 +1,6 @@
 """Stage 1 on the command line: python -m stages.classifier VERB --data DIR --out DIR.
 
-VERB is train, evaluate, predict, join, distil or audit.
+VERB is train, evaluate, predict, join, distil, domain or audit; each says more with --help.
 
 `python -m stages.classifier adapt --survey-dir DIR --out DIR` goes on from the shipped weights on one's own survey.
 """
@@ -15,6 +15,7 @@ from stages import config as configuration
 from stages.classifier.adapt import command as adapt_command
 from stages.classifier.audit import audit
 from stages.classifier.distil import distil, succeed
+from stages.classifier.domain import know
 from stages.classifier.evaluate import evaluate
 from stages.classifier.join import join
 from stages.classifier.model import ClassifierConfig
@@ -36,7 +37,7 @@ def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
 
 def join_command(argv: Sequence[str]) -> int:
     """`join --weights A B ... --data DIR --out DIR [--members 0 1 2 ...]`: one ensemble of several weights."""
-    parser = argparse.ArgumentParser(prog="python -m stages.classifier join")
+    parser = argparse.ArgumentParser(prog="python -m stages.classifier join", description=join_command.__doc__)
     parser.add_argument("--weights", type=Path, nargs="+", required=True)
     parser.add_argument("--data", type=Path, required=True, help="data set whose validation systems calibrate")
     parser.add_argument("--out", type=Path, required=True)
@@ -52,7 +53,7 @@ def join_command(argv: Sequence[str]) -> int:
 
 def audit_command(argv: Sequence[str]) -> int:
     """`audit --data DIR --out DIR [--weights FILE]`: does it look at arcs, or take a shortcut?"""
-    parser = argparse.ArgumentParser(prog="python -m stages.classifier audit")
+    parser = argparse.ArgumentParser(prog="python -m stages.classifier audit", description=audit_command.__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
     parser.add_argument("--data", type=Path, required=True, help="labelled data sets whose test systems are looked at")
     parser.add_argument("--out", type=Path, required=True)
@@ -70,7 +71,7 @@ def audit_command(argv: Sequence[str]) -> int:
 
 def distil_command(argv: Sequence[str]) -> int:
     """`distil --weights FILE --data DIR --out DIR [--succeed]`: a fast first look for an ensemble, or its successor."""
-    parser = argparse.ArgumentParser(prog="python -m stages.classifier distil")
+    parser = argparse.ArgumentParser(prog="python -m stages.classifier distil", description=distil_command.__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
     parser.add_argument("--data", type=Path, required=True, help="data sets whose labels are not learned")
     parser.add_argument("--out", type=Path, required=True)
@@ -87,7 +88,25 @@ def distil_command(argv: Sequence[str]) -> int:
     return 0
 
 
-MORE_VERBS = {"join": join_command, "distil": distil_command, "audit": audit_command, "adapt": adapt_command}
+def domain_command(argv: Sequence[str]) -> int:
+    """`domain --weights FILE --data DIR --out DIR`: what is called out of domain, anew for weights as they are."""
+    parser = argparse.ArgumentParser(prog="python -m stages.classifier domain", description=domain_command.__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR / "classifier.safetensors")
+    parser.add_argument("--data", type=Path, required=True, help="data sets that stand for what it was trained on")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(argv)
+    try:
+        print(know(options.weights, options.data, options.out))
+    except (DatasetError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+MORE_VERBS = {
+    "join": join_command, "distil": distil_command, "domain": domain_command, "audit": audit_command,
+    "adapt": adapt_command,
+}  # fmt: skip
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in MORE_VERBS:

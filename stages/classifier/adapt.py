@@ -29,10 +29,8 @@ from stages import config as configuration
 from stages.augment import augment
 from stages.cache import Cached, cached
 from stages.classifier.adapt_check import AdaptError, Check, compare, held_out, probabilities
-from stages.classifier.domain import fitted
 from stages.classifier.model import FRAME, ClassifierConfig
 from stages.classifier.networks import Classifier, build, logits_of
-from stages.classifier.predict import load
 from stages.classifier.train import train, usable
 from stages.config import REPOSITORY, WEIGHTS_DIR
 from stages.dataset import DatasetError
@@ -225,7 +223,6 @@ def keep_first_look(start: Path, made: Path, data: Cached) -> None:
         return
     new, new_card = load_state(made)
     new |= {key: value for key, value in state.items() if key.startswith("first")}
-    new |= fitted(load(start).first.net, data).state()
     kept = {key: card.config[key] for key in ("first", "first_width")}
     save(made, new, replace(new_card, config=new_card.config | kept, sha256=""))
 

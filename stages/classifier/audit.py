@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -17,7 +18,8 @@ from stages import metrics
 from stages.classifier.model import FRAME, unclear
 from stages.classifier.predict import Predictor, load
 from stages.classifier.stability import shifts
-from stages.dataset import read_shards, split_of
+from stages.classifier.strange import unlike
+from stages.dataset import shards_to_test
 from stages.records import BoolArray, Cutout, FloatArray
 from stages.scaling import N_SLOTS, SOFTENING_SIGMA, NetworkInput, network_inputs, resample
 from stages.weights import load_card
@@ -28,6 +30,7 @@ _PATCH_PIX, _STRIDE_PIX = 8, 4
 _MAPPED, _SHOWN = 48, 12
 _SHIFTED_PER_SHARD = 100
 _FOLDS = 5
+_N_BOOT = 300
 FAMILIES: dict[str, tuple[str, ...]] = {
     "brightness": ("core_0", "core_1", "core_2"),
     "colour": ("colour_01", "colour_12"),
@@ -37,24 +40,28 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 
 def audit(weights: Path, data_dir: Path, out_dir: Path, device: str = "cpu") -> dict[str, float]:
-    """Figures on the test systems of labelled data sets; pictures of occlusion maps in `out_dir/occlusion.png`.
+    """Figures on the systems of labelled data sets that can test the weights (`stages.dataset.shards_to_test`);
+    pictures of occlusion maps in `out_dir/occlusion.png`.
 
     Lenses that the weights were not trained on, as none could tell them from lone objects, are left out. pair_*: logit
-    of a lens less that of its own twin. auroc_NAME: of a forest that sees brightness, colour, noise or centring alone,
+    of a lens less that of its own twin. auroc_NAME: of boosted trees that see brightness, colour, noise or centring,
     in cross-validation by system; auroc_network: of the network on the same cutouts. drop_*: how much the logit of a
     lens falls where its arcs are covered, against places elsewhere that are as large, with the standard error of their
     difference. shift_* : how much p_lens changes when the same cutouts are turned, at another pixel scale, with a band
-    less or masked.
+    less or masked. unlike_* : share out of domain of cutouts as they are, and of strange ones made of them. AUROCs
+    and shares come with 95% intervals.
     """
-    predictor, limits = load(weights, device), load_card(weights).config
+    out_dir.mkdir(parents=True, exist_ok=True)
+    predictor, card = load(weights, device), load_card(weights)
+    limits = card.config
     tables, lenses, some = [], list[tuple[Cutout, BoolArray]](), list[Cutout]()
-    for shard in read_shards(data_dir):
-        tested = split_of(shard.truth["system"].tolist()) == "test"
-        keep = np.flatnonzero(tested & ~unclear(shard.truth, limits))
+    for shard, tested in shards_to_test(data_dir, card.data):
+        keep = tested[~unclear(shard.truth.iloc[tested], limits)]
         if not len(keep):
             continue
         cutouts = [shard.cutouts[k] for k in keep]
-        truth = shard.truth.iloc[keep][["system", "kind", "label"]].reset_index(drop=True)
+        truth = shard.truth.iloc[keep][["id", "system", "kind", "label"]].reset_index(drop=True)
+        truth["pair"] = truth["system"] + " " + truth["id"].str.rpartition("-")[0]  # on real sky a system has many
         p = predictor.predict(cutouts).p_lens
         table = truth.assign(logit=np.log(p / (1 - p)), **shortcuts(network_inputs(cutouts, FRAME)))
         tables.append(table)
@@ -63,7 +70,7 @@ def audit(weights: Path, data_dir: Path, out_dir: Path, device: str = "cpu") -> 
         lenses += [(cutouts[k], shard.arc_mask[keep[k]]) for k in arcs[np.argsort(-p[arcs])][: _MAPPED // 4]]
     table = pd.concat(tables, ignore_index=True)
     figures = pair_figures(table) | shortcut_figures(table)
-    figures |= shifts(predictor, some)
+    figures |= shifts(predictor, some) | unlike(predictor, some)
     return figures | _occlusion(predictor, lenses[:: max(1, len(lenses) // _MAPPED)][:_MAPPED], out_dir)
 
 
@@ -90,16 +97,21 @@ def shortcuts(seen: NetworkInput) -> dict[str, FloatArray]:
 
 
 def pair_figures(table: pd.DataFrame) -> dict[str, float]:
-    """How a lens scores beside its own twin, from columns system, label, kind, logit."""
-    lens = table[table["label"] == 1].set_index("system")["logit"]
-    twin = table[table["kind"].isin(("twin", "real_field"))].groupby("system")["logit"].mean()
+    """How a lens scores beside its own twin, from columns pair, label, kind, logit."""
+    lens = table[table["label"] == 1].set_index("pair")["logit"]
+    twin = table[table["kind"].isin(("twin", "real_field"))].groupby("pair")["logit"].mean()
     difference = (lens - twin.reindex(lens.index)).dropna().to_numpy()
     if not len(difference):
         return {"n_pairs": 0}
+    rng = np.random.default_rng(0)
+    above = [float((rng.choice(difference, len(difference)) > 0).mean()) for _ in range(_N_BOOT)]
+    low, high = np.percentile(above, (2.5, 97.5))
     return {
         "n_pairs": len(difference),
         "pair_median": float(np.median(difference)),
         "pair_share_above": float((difference > 0).mean()),
+        "pair_share_above_low": float(low),
+        "pair_share_above_high": float(high),
     }
 
 
@@ -109,15 +121,22 @@ def shortcut_figures(table: pd.DataFrame) -> dict[str, float]:
     n_systems = table["system"].nunique()
     if len(np.unique(label)) < 2 or n_systems < 2 * _FOLDS:
         return {}
-    out = {"auroc_network": metrics.auroc(table["logit"][label == 1].to_numpy(), table["logit"][label == 0].to_numpy())}
+    out = ranked("auroc_network", table["logit"].to_numpy(), label)
     for name, columns in (*FAMILIES.items(), ("all_shortcuts", tuple(c for f in FAMILIES.values() for c in f))):
         forest = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=8, random_state=0)
         score = cross_val_predict(
             forest, table[list(columns)].to_numpy(), label, groups=table["system"], cv=GroupKFold(_FOLDS),
             method="predict_proba",
         )[:, 1]  # fmt: skip
-        out[f"auroc_{name}"] = metrics.auroc(score[label == 1], score[label == 0])
+        out |= ranked(f"auroc_{name}", score, label)
     return out
+
+
+def ranked(name: str, score: FloatArray, label: npt.NDArray[np.int64]) -> dict[str, float]:
+    """AUROC of a score with its interval."""
+    lens, other = score[label == 1], score[label == 0]
+    low, high = metrics.bootstrap(metrics.auroc, lens, other, np.random.default_rng(0), _N_BOOT)
+    return {name: metrics.auroc(lens, other), f"{name}_low": low, f"{name}_high": high}
 
 
 def occlusion(predictor: Predictor, pixels: Tensor, conditions: Tensor) -> FloatArray:
@@ -167,7 +186,6 @@ def _occlusion(predictor: Predictor, lenses: Sequence[tuple[Cutout, BoolArray]],
     for axis in axes.flat:
         axis.set_axis_off()
     figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
-    out_dir.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_dir / "occlusion.png", dpi=100)
     plt.close(figure)
     more = np.subtract(on, off)[np.isfinite(on)]

@@ -59,7 +59,7 @@ def distil(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pat
     state = {key: value for key, value in state.items() if not key.startswith("first.")}
     state |= {f"first.{key}": value for key, value in net.state_dict().items()}
     state |= {"first_calibration": torch.tensor([1.0, 0.0, cut, scatter], dtype=torch.float64)}
-    state |= fitted(net, data).state()
+    state |= fitted(data).state()
     likeness = _likeness(net, data, held_out, answers) | {"kept": _KEPT}
     first = {key: to_mapping(config)[key] for key in ("network", "width", "seed", "schedule", "augmentation")}
     card = replace(

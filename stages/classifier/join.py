@@ -78,6 +78,6 @@ def calibrated(path: Path, state: dict[str, Tensor], card: Card, data: Cached) -
     label = data.truth["label"].to_numpy()[rows]
     slope, offset = platt(logit, label)
     card = replace(card, metrics=card.metrics | {"validation": scores(slope * logit + offset, label)}, sha256="")
-    state |= fitted(members[0], data).state()
+    state |= fitted(data).state()
     save(path, state | {"calibration": torch.tensor([slope, offset], dtype=torch.float64)}, card)
     return path

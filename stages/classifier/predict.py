@@ -26,6 +26,7 @@ _SECOND_LOOK = float(logit(0.05))  # above which all members look, where no firs
 _FIRST_SIDES = (0, 2)  # quarter turns of the first look, where they make a difference
 _EVERY_SIDE = 0.0  # above which they look from every side: turning a candidate must not change it
 _DOMAIN_SLACK = 1.5  # seeing this factor beyond the training data is still taken for known
+_PIXELS_ARCSEC = (0.03, 0.4)  # of the surveys that it was trained for
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class Predictor:
         seen = network_inputs(cutouts, FRAME)
         pixels = upright(torch.from_numpy(seen.pixels)).to(self.device)
         conditions = torch.from_numpy(seen.conditions).to(self.device)
-        first, unlike = self._first_look(pixels, conditions)
+        first = self._first_look(pixels, conditions)
         again = first > self.first.cut
         logits = self._votes(pixels, conditions, first, again)
         members, p = expit(logits), expit(logits.mean(axis=0))
@@ -79,9 +80,13 @@ class Predictor:
         spread = np.where(again, spread, p * (1 - p) * self.first.scatter)
         error = np.sqrt(spread**2 + 0.01**2 + (p * (1 - p)) ** 2 * (absent + lacking) ** 2)
         resolution = 0.3 * 10 ** seen.conditions[:, 0]
-        low, high = self.resolution_arcsec
-        outside = unlike | (resolution < low / _DOMAIN_SLACK) | (resolution > high * _DOMAIN_SLACK)
-        return ClassifierResult(ids, p, error, outside | (valid.max(axis=1) < _MIN_VALID_SHARE))
+        scale = np.array([c.pixel_scale_arcsec for c in cutouts])
+        outside = valid.max(axis=1) < _MIN_VALID_SHARE
+        for value, (low, high) in ((resolution, self.resolution_arcsec), (scale, _PIXELS_ARCSEC)):
+            outside |= (value < low / _DOMAIN_SLACK) | (value > high * _DOMAIN_SLACK)
+        if self.domain is not None:
+            outside |= self.domain.unlike(torch.from_numpy(seen.pixels))
+        return ClassifierResult(ids, p, error, outside)
 
     def logits(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
         """Calibrated logits (M, N) at equal prior of every member, from scaled pixels as they are turned."""
@@ -109,11 +114,11 @@ class Predictor:
             logits[:, likely] = weight * logits[:, likely] + (1 - weight) * more
         return logits
 
-    def _first_look(self, pixels: Tensor, conditions: Tensor) -> tuple[FloatArray, BoolArray]:
-        """Calibrated logits (N,) of the first look, and which inputs are unlike anything it was trained on."""
+    def _first_look(self, pixels: Tensor, conditions: Tensor) -> FloatArray:
+        """Calibrated logits (N,) of the first look."""
         net = self.first.net
         sides = _first_sides(net)
-        logits, unlike = np.zeros(len(pixels)), np.zeros(len(pixels), bool)
+        logits = np.zeros(len(pixels))
         with torch.inference_mode():
             for start in range(0, len(pixels), _CHUNK):
                 part = slice(start, start + _CHUNK)
@@ -122,9 +127,7 @@ class Predictor:
                     with fast_arithmetic(pixels.device):
                         seen = net.features(turned, conditions[part]).float()
                     logits[part] += net.decide(seen).double().cpu().numpy() / len(sides)
-                    if self.domain is not None and k == sides[0]:
-                        unlike[part] = self.domain.unlike(seen.cpu())
-        return self.first.slope * logits + self.first.offset, unlike
+        return self.first.slope * logits + self.first.offset
 
 
 def _first_sides(net: Classifier) -> list[int]:

@@ -56,7 +56,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str =
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
         logits.append(logits_of(net, unseen, validation))
         if member == 0:
-            state |= fitted(net, data).state()
+            state |= fitted(data).state()
     label = unseen.truth["label"].to_numpy()[validation]
     slope, offset = platt(np.mean(logits, axis=0), label)
     state["calibration"] = torch.tensor([slope, offset], dtype=torch.float64)

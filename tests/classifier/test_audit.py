@@ -23,7 +23,7 @@ def table(n: int = 400, planted: str = "") -> pd.DataFrame:
     rng = np.random.default_rng(1)
     made = pd.DataFrame(rng.normal(size=(n, len(COLUMNS))), columns=COLUMNS)
     made["label"] = np.arange(n) % 2
-    made["system"] = [f"s{k // 2}" for k in range(n)]
+    made["system"] = made["pair"] = [f"s{k // 2}" for k in range(n)]
     made["kind"] = np.where(made["label"] == 1, "lens_galaxy", "twin")
     made["logit"] = rng.normal(size=n) + 3 * made["label"]
     if planted:
@@ -49,8 +49,10 @@ def test_lenses_are_set_against_their_own_twins() -> None:
         ("a", 1, "lens_galaxy", 3.0), ("a", 0, "twin", 1.0), ("b", 1, "lens_quasar", 0.0), ("b", 0, "twin", 1.0),
         ("c", 0, "spiral", 9.0), ("d", 1, "lens_galaxy", 5.0),
     ]  # fmt: skip
-    made = pd.DataFrame(rows, columns=["system", "label", "kind", "logit"])
-    assert pair_figures(made) == {"n_pairs": 2, "pair_median": 0.5, "pair_share_above": 0.5}
+    made = pd.DataFrame(rows, columns=["pair", "label", "kind", "logit"])
+    figures = pair_figures(made)
+    assert (figures["n_pairs"], figures["pair_median"], figures["pair_share_above"]) == (2, 0.5, 0.5)
+    assert (figures["pair_share_above_low"], figures["pair_share_above_high"]) == (0.0, 1.0)
     assert pair_figures(made[made["label"] == 0]) == {"n_pairs": 0}
 
 
