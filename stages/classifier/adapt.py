@@ -100,7 +100,7 @@ def adapt(request: Request, run: Callable[[Sequence[str]], int] | None = None) -
         left = 60 * request.minutes * (1 - _RESERVE) - spent - 1.5 * plan.done["before_seconds"]
         plan.note(steps=affordable_steps(config, seen, left))
     made = train(replace(config, schedule=schedule(request, int(plan.done["steps"]))), data, work)
-    keep_first_look(request.weights, made, seen)
+    keep_first_look(request.weights, made)
     after = probabilities(made, data, truth["row"].to_numpy())
     check = compare(truth, np.load(request.out / "before.npy"), after, request.seed)
     return _write(request, made, check), check
@@ -216,8 +216,8 @@ def timed(net: Classifier, config: ClassifierConfig, data: Cached, rows: npt.NDA
     return step_s, (time.perf_counter() - start) / len(rows)
 
 
-def keep_first_look(start: Path, made: Path, data: Cached) -> None:
-    """Give trained weights the first look of those they went on from, if these have one; `data` says what is known."""
+def keep_first_look(start: Path, made: Path) -> None:
+    """Give trained weights the first look of those they went on from, if these have one."""
     state, card = load_state(start)
     if not card.config.get("first"):
         return

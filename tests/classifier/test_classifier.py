@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 
 from sim.generate import main as generate
 from stages import weights
-from stages.cache import cached
 from stages.classifier.adapt import keep_first_look
 from stages.classifier.distil import distil, succeed
 from stages.classifier.join import join
@@ -214,13 +213,13 @@ def test_a_first_look_learns_the_ensemble_and_sends_it_what_may_be_a_lens(data_d
     cutouts = list(next(read_shards(data_dir)).cutouts[:12])
     everything = replace(both, first=replace(both.first, cut=-np.inf)).predict(cutouts).p_lens
     nothing = replace(both, first=replace(both.first, cut=np.inf)).predict(cutouts).p_lens
-    logit, _ = both._first_look(*inputs(cutouts))
+    logit = both._first_look(*inputs(cutouts))
     np.testing.assert_allclose(nothing, 1 / (1 + np.exp(-logit)), atol=1e-6)
     np.testing.assert_allclose(everything, voted(both, cutouts), atol=1e-5)
     assert both.first.net is not both.members[0]
     alone = train(replace(TINY, members=2, start=str(ensemble)), data_dir, tmp_path / "alone")
-    keep_first_look(tmp_path / "both" / "classifier.safetensors", alone, cached(data_dir, FRAME, tmp_path / "c", 1))
-    kept, _ = load(alone)._first_look(*inputs(cutouts))
+    keep_first_look(tmp_path / "both" / "classifier.safetensors", alone)
+    kept = load(alone)._first_look(*inputs(cutouts))
     np.testing.assert_allclose(kept, logit, atol=1e-6)
     assert weights.load_card(tmp_path / "both" / "classifier.safetensors").metrics["first_look"]["kept"] > 0.99
 
