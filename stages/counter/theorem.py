@@ -256,7 +256,7 @@ def sentence(judged: _Judged, scene: Scene, known_scale: bool) -> str:
     for name, snr in zip(names, judged.snr, strict=True):
         found = f"there at {snr:.1f} sigma" if snr > CONFIRMED_SNR else f"not there ({snr:.1f} sigma)"
         text += f"; looked for in the pixels, the image {name} is {found}" if np.isfinite(snr) else ""
-    outside = sorted(set(scene.index.tolist()) - set(best.scene.index.tolist()))
+    outside = sorted(k + 1 for k in set(scene.index.tolist()) - set(best.scene.index.tolist()))  # as the report counts
     text += f"; contaminant: detection {', '.join(map(str, outside))}" if outside else ""
     text += "; a naked cusp" if best.hypothesis == "naked_cusp" else ""
     text += "; two images hardly test a lens" if len(best.scene.xy) == 2 else ""

@@ -161,14 +161,14 @@ def test_a_star_beside_a_quad_is_named_a_contaminant():
     result = judge(np.vstack([xy, (1.2, -1.3)]), np.append(flux, flux.mean()))
     assert result.hypothesis == "one_contaminant"
     assert np.isfinite(result.image_arrival).tolist() == [True] * 4 + [False]
-    assert "contaminant: detection 4" in result.sentence
+    assert "contaminant: detection 5" in result.sentence
 
 
 def test_a_star_far_outside_a_quad_changes_nothing():
     xy, flux = bright(QUAD_SOURCE)
     result = judge(np.vstack([xy, (3.5, -2.5)]), np.append(flux, flux.mean()))
     assert (result.verdict, result.hypothesis) == ("supports", "four_images")
-    assert "contaminant: detection 4" in result.sentence
+    assert "contaminant: detection 5" in result.sentence
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 9])
