@@ -26,7 +26,7 @@ _QUANTILE = 0.4
 _WINDOW_PIX = 10.0  # Gaussian weight within which the ellipse is measured
 _LEAST_AXIS_RATIO = 0.35
 _UNKNOWN = 1e12  # stands for the light of pixels that no slot has: never the fainter of two
-_NEAR_ARCSEC, _BESIDE_ARCSEC = 0.75, 3.0  # where a galaxy's middle is looked for, and the sky about it
+_NEAR_ARCSEC, _BESIDE_ARCSEC = 0.5, 3.0  # where a galaxy's middle is looked for, and the sky about it
 _PEAK_SIGMA = 5.0
 _RADII_PIX = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 23.0, 26.0, 30.0,
               34.0, 39.0, 44.0, 50.0, 57.0)  # fmt: skip
@@ -36,8 +36,8 @@ def brightest_place(cutout: Cutout) -> FloatArray:
     """The middle (2,) = (x, y) in pixels of the brightest light near the object's position, in its reddest band.
 
     That band has most of an early-type galaxy's light and least of a young source's. The peak of the image smoothed by
-    the PSF within 0.75 arcsec, or the resolution where that is larger, then its windowed centroid (`sep.winpos`); the
-    object's own position where no peak stands 5 sigma above what is about it.
+    the PSF within 0.5 arcsec, then its windowed centroid (`sep.winpos`); the object's own position where no peak stands
+    5 sigma above what is about it.
     """
     seen = [k for k in range(len(cutout.bands)) if cutout.valid[k].any()]
     resolution, pixel = resolution_arcsec(cutout), cutout.pixel_scale_arcsec
@@ -52,7 +52,7 @@ def brightest_place(cutout: Cutout) -> FloatArray:
     image = np.ascontiguousarray(np.where(valid, image - np.median(image[valid]), 0.0))
     smooth = gaussian_filter(image, sigma_pix)
     y, x = np.indices(image.shape)
-    near = np.hypot(x + x0 - cutout.xy_pix[0], y + y0 - cutout.xy_pix[1]) * pixel < max(_NEAR_ARCSEC, resolution)
+    near = np.hypot(x + x0 - cutout.xy_pix[0], y + y0 - cutout.xy_pix[1]) * pixel < _NEAR_ARCSEC
     top = np.where(near & valid, smooth, -np.inf)
     peak = np.array(np.unravel_index(int(top.argmax()), top.shape), float)[::-1]
     if not top.max() > _PEAK_SIGMA * mad_std(smooth[valid]):
