@@ -44,6 +44,7 @@ from stages.arcs import evaluate as arcs
 from stages.arcs.predict import Predictor, load
 from stages.changes import masked, turned
 from stages.config import WEIGHTS_DIR
+from stages.deflector import brightest_place
 from stages.ingest import IngestOptions, Survey
 from stages.records import ArcScore, Cutout, FloatArray
 from stages.scaling import resolution_arcsec
@@ -264,10 +265,10 @@ NUMBERS: dict[str, Callable[[ArcScore], tuple[float, float]]] = {  # each with i
 
 
 def beside(cutout: Cutout, rng: np.random.Generator) -> FloatArray:
-    """A place 0.3 FWHM from the object's, in any direction."""
+    """A place 0.3 FWHM from where the deflector is looked for, in any direction."""
     angle = rng.uniform(0, 2 * np.pi)
     step = BESIDE_FWHM * resolution_arcsec(cutout) / cutout.pixel_scale_arcsec
-    return np.asarray(cutout.xy_pix + step * np.array([np.cos(angle), np.sin(angle)]))
+    return np.asarray(brightest_place(cutout) + step * np.array([np.cos(angle), np.sin(angle)]))
 
 
 def speed(predictor: Predictor, cutouts: list[Cutout]) -> str:
