@@ -50,14 +50,14 @@ def brightest_place(cutout: Cutout) -> FloatArray:
     valid = cutout.valid[seen[-1]][part]
     image = cutout.flux[seen[-1]][part].astype(float)
     image = np.ascontiguousarray(np.where(valid, image - np.median(image[valid]), 0.0))
-    smooth = gaussian_filter(image, sigma_pix)
+    smooth = gaussian_filter(image, sigma_pix) / np.maximum(gaussian_filter(valid.astype(float), sigma_pix), 0.1)
     y, x = np.indices(image.shape)
     near = np.hypot(x + x0 - cutout.xy_pix[0], y + y0 - cutout.xy_pix[1]) * pixel < _NEAR_ARCSEC
     top = np.where(near & valid, smooth, -np.inf)
     peak = np.array(np.unravel_index(int(top.argmax()), top.shape), float)[::-1]
     if not top.max() > _PEAK_SIGMA * mad_std(smooth[valid]):
         return cutout.xy_pix
-    x_mid, y_mid, _ = sep.winpos(image, peak[:1], peak[1:], np.array([sigma_pix]))
+    x_mid, y_mid, _ = sep.winpos(image, peak[:1], peak[1:], np.array([sigma_pix]), mask=~valid)
     middle = np.array([x_mid[0], y_mid[0]])
     return np.asarray([x0, y0] + (middle if np.hypot(*(middle - peak)) < 2 * sigma_pix else peak))
 
