@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stages.polar import sample
 from stages.records import Cutout, FloatArray
-from stages.scaling import N_SLOTS, resolution_arcsec
+from stages.scaling import N_SLOTS, resolution_arcsec, slots
 from stages.softening import linear, softened
 
 _N_ANGLES = 48
@@ -39,7 +39,8 @@ def brightest_place(cutout: Cutout) -> FloatArray:
     the PSF within 0.5 arcsec, then its windowed centroid (`sep.winpos`); the object's own position where no peak stands
     5 sigma above what is about it.
     """
-    seen = [k for k in range(len(cutout.bands)) if cutout.valid[k].any()]
+    by_wavelength = [k for k in slots(cutout.bands) if k >= 0] or [0]
+    seen = [k for k in by_wavelength if cutout.valid[k].any()]
     resolution, pixel = resolution_arcsec(cutout), cutout.pixel_scale_arcsec
     sigma_pix = max(resolution / pixel, 1.5) / 2.355
     reach = int(np.ceil((_BESIDE_ARCSEC + resolution) / pixel))
