@@ -223,7 +223,7 @@ class ArcScore:
         `mask_origin_xy_pix + mask_step_pix * (i, j)`.
     arcs : largest first; length_rel_err, width_rel_err : relative errors of their lengths and widths.
     snr : of the light within the mask, best band; colour_mag : its bluest less its reddest band, less the same of the
-        deflector (negative: the arcs are bluer), colour_err_mag from the noise alone; NaN with one band or no signal.
+        deflector (negative: the arcs are bluer), colour_err_mag; NaN with one band or no signal.
     ring_xy_pix, ring_err_pix : (2,) centre in cutout pixels of the ellipse on which the arcs lie, and its error;
         ring_axis_ratio, ring_axis_ratio_err; ring_angle_deg of its long axis, from +x to +y. NaN without a mask.
     """
