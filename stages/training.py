@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.curves import draw
+from stages.weights import WeightsError
 
 Net = TypeVar("Net", bound=nn.Module)
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # what a processor calls it
@@ -78,7 +79,8 @@ def fit(
 
     `loss_of` draws a step's batch and returns its loss; `validate` returns figures of the averaged network after so
     many steps, first the one that early stopping watches (larger is better). A run that was stopped goes on from its
-    last checkpoint `out/NAME.checkpoint`; the curves are in `out/NAME.csv` and `out/NAME.png`.
+    last checkpoint `out/NAME.checkpoint`, on today's data; raises WeightsError where that is of
+    another network or seed. The curves are in `out/NAME.csv` and `out/NAME.png`.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(net).eval()
@@ -87,8 +89,15 @@ def fit(
     best: dict[str, Any] = {"figure": -math.inf, "average": average.state_dict(), "ago": 0}
     if checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=device_of(net), weights_only=False)
-        net.load_state_dict(saved["net"])
-        average.load_state_dict(saved["average"])
+        try:
+            net.load_state_dict(saved["net"])
+            average.load_state_dict(saved["average"])
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{checkpoint}: begun with another network. Choose another --out, or delete it."
+            ) from error
+        if saved.get("seed", seed) != seed:
+            raise WeightsError(f"{checkpoint}: begun with seed {saved['seed']}. Choose another --out, or delete it.")
         optimiser.load_state_dict(saved["optimiser"])
         first, best = int(saved["step"]), saved["best"]
     running, begun = math.nan, time.perf_counter()
@@ -116,7 +125,13 @@ def fit(
                                            "loss": round(running, 5)} | figures)  # fmt: skip
                 draw(out / f"{name}.csv")
                 best = _better(best, next(iter(figures.values()), math.nan), average)
-                state = {"net": net.state_dict(), "average": average.state_dict(), "step": step + 1, "best": best}
+                state = {
+                    "net": net.state_dict(),
+                    "average": average.state_dict(),
+                    "step": step + 1,
+                    "best": best,
+                    "seed": seed,
+                }
                 torch.save(state | {"optimiser": optimiser.state_dict()}, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
     if schedule.patience:

@@ -18,6 +18,7 @@ from stages.training import (
     platt,
     undihedral,
 )
+from stages.weights import WeightsError
 
 
 @pytest.mark.parametrize("k", range(8))
@@ -92,6 +93,15 @@ def test_platt_recovers_a_known_map() -> None:
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     one, other = run(tmp_path / "one").state_dict(), run(tmp_path / "two", seed=2).state_dict()
     assert not torch.equal(one["0.weight"], other["0.weight"])
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(WeightsError, match="seed 1"):
+        run(tmp_path, seed=2)
+    other, schedule = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1)), Schedule(40, check_steps=10)
+    with pytest.raises(WeightsError, match="another network"):
+        fit(other, lambda n, r, s: n(torch.zeros(2, 3)).sum(), lambda n, s: {"a": 0.0}, schedule, tmp_path, "toy", 1)
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
