@@ -1,11 +1,11 @@
-"""The command line that the trained stages share: train, evaluate and predict."""
+"""The command line that the trained stages share: train, evaluate and predict, and what a stage has besides."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from stages import config as configuration
 from stages.dataset import DatasetError, Shard, read_shards
+from stages.prior import restated, restated_error
 from stages.weights import WeightsError
 
 
@@ -25,15 +26,25 @@ def run(
     load: Callable[[Path, str], Any],
     rows: Callable[[Any, Shard], list[dict[str, object]]],
     argv: Sequence[str] | None = None,
-    suffix: str = ".safetensors",
+    more: Mapping[str, Callable[[Sequence[str]], int]] | None = None,
 ) -> int:
-    """Carry out `python -m stages.STAGE VERB ...`; `rows` makes a table of a loaded predictor's results on a shard."""
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}")
+    """Carry out `python -m stages.STAGE VERB ...`; `rows` makes a table of a loaded predictor's results on a shard.
+
+    more : further verbs, each with what carries it out on its own arguments.
+    """
+    argv, more = sys.argv[1:] if argv is None else argv, more or {}
+    if argv and argv[0] in more:
+        return more[argv[0]](argv[1:])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{stage}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n  ".join(["further verbs, each with its own --help:", *(str(v.__doc__).splitlines()[0] for v in more.values())]),
+    )  # fmt: skip
     parser.add_argument("verb", choices=("train", "evaluate", "predict"))
     parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / f"{stage}.yaml")
     parser.add_argument("--data", type=Path, required=True, help="a labelled data set, or a folder of them")
     parser.add_argument("--out", type=Path, help="folder for weights, figures or predictions")
-    parser.add_argument("--weights", type=Path, default=configuration.WEIGHTS_DIR / f"{stage}{suffix}")
+    parser.add_argument("--weights", type=Path, default=configuration.WEIGHTS_DIR / f"{stage}.safetensors")
+    parser.add_argument("--prior", type=_share, default=0.5, help="share of lenses for which predict states p_lens")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     if options.verb != "evaluate" and options.out is None:
@@ -52,11 +63,22 @@ def run(
             shards = tqdm(read_shards(options.data), unit="shard", desc=stage)
             predictor = load(options.weights, options.device)
             table = pd.DataFrame([row for shard in shards for row in rows(predictor, shard)])
+            if "p_lens" in table:
+                p, error = (table[name].to_numpy(float) for name in ("p_lens", "p_lens_err"))
+                table["p_lens"] = restated(p, options.prior)
+                table["p_lens_err"] = restated_error(p, error, options.prior)
             table.map(_cell).to_csv(options.out / f"{stage}-predictions.csv", index=False)
     except (configuration.ConfigError, DatasetError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
+    return value
 
 
 def _cell(value: object) -> object:

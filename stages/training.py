@@ -6,7 +6,7 @@ import copy
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stages.config import to_mapping
 from stages.curves import draw
+from stages.dataset import fingerprint
 from stages.weights import WeightsError
 
 Net = TypeVar("Net", bound=nn.Module)
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # what a processor calls it
+_MAY_CHANGE = ("schedule.steps", "workers")  # while a training is stopped
 N_DIHEDRAL = 8  # rotations by quarters of a turn, with and without a reflection
 
 
@@ -74,13 +77,14 @@ def fit(
     out: Path,
     name: str,
     seed: int,
+    told: Mapping[str, str] | None = None,
 ) -> Net:
     """Train a network, where it lies, and return its exponential moving average on the CPU.
 
     `loss_of` draws a step's batch and returns its loss; `validate` returns figures of the averaged network after so
     many steps, first the one that early stopping watches (larger is better). A run that was stopped goes on from its
-    last checkpoint `out/NAME.checkpoint`, on today's data; raises WeightsError where that is of
-    another network or seed. The curves are in `out/NAME.csv` and `out/NAME.png`.
+    last checkpoint `out/NAME.checkpoint`; raises WeightsError where that is of another network, of another seed or of
+    what `told` says otherwise (`begun_with`). The curves are in `out/NAME.csv` and `out/NAME.png`.
     """
     out.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(net).eval()
@@ -96,8 +100,11 @@ def fit(
             raise WeightsError(
                 f"{checkpoint}: begun with another network. Choose another --out, or delete it."
             ) from error
-        if saved.get("seed", seed) != seed:
+        if saved["seed"] != seed:
             raise WeightsError(f"{checkpoint}: begun with seed {saved['seed']}. Choose another --out, or delete it.")
+        if other := [f"{key} {saved['told'].get(key, 'absent')}" for key, value in (told or {}).items()
+                     if saved["told"].get(key) != value]:  # fmt: skip
+            raise WeightsError(f"{checkpoint}: begun with {', '.join(other)}. Choose another --out, or delete it.")
         optimiser.load_state_dict(saved["optimiser"])
         first, best = int(saved["step"]), saved["best"]
     running, begun = math.nan, time.perf_counter()
@@ -131,12 +138,31 @@ def fit(
                     "step": step + 1,
                     "best": best,
                     "seed": seed,
+                    "told": dict(told or {}),
                 }
                 torch.save(state | {"optimiser": optimiser.state_dict()}, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
     if schedule.patience:
         average.load_state_dict(best["average"])
     return average.cpu()
+
+
+def begun_with(config: Any, data_dir: Path) -> dict[str, str]:
+    """What a stopped training may not go on without: its settings, by name, and its data sets' hashes.
+
+    How many steps and processes there are may change.
+    """
+    settings = {key: value for key, value in _flat(to_mapping(config)).items() if key not in _MAY_CHANGE}
+    data = {f"data {name}": entry["manifest_sha256"][:12] for name, entry in fingerprint(data_dir).items()}
+    return settings | data
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        out |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+    return out
 
 
 def _better(best: dict[str, Any], figure: float, average: nn.Module) -> dict[str, Any]:

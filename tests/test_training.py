@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.arcs.model import ArcsConfig
 from stages.training import (
     Schedule,
+    begun_with,
     blend,
     dihedral,
     dihedral_positions,
@@ -44,7 +46,7 @@ class Stop(Exception):
     pass
 
 
-def run(out: Path, stop_at: int | None = None, seed: int = 1) -> nn.Module:
+def run(out: Path, stop_at: int | None = None, seed: int = 1, told: dict[str, str] | None = None) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 1))
     step = 0
@@ -60,8 +62,9 @@ def run(out: Path, stop_at: int | None = None, seed: int = 1) -> nn.Module:
 
     schedule = Schedule(steps=20, check_steps=5, warmup_steps=3, learning_rate=0.01)
     return fit(
-        net, loss_of, lambda m, _: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy", seed
-    )
+        net, loss_of, lambda m, _: {"weight": float(next(m.parameters()).detach().sum())}, schedule, out, "toy",
+        seed, told,
+    )  # fmt: skip
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -99,9 +102,24 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(WeightsError, match="seed 1"):
         run(tmp_path, seed=2)
+    run(tmp_path / "told", told={"data des": "aa", "width": "24"})
+    run(tmp_path / "told", told={"data des": "aa", "width": "24"})
+    with pytest.raises(WeightsError, match="begun with data des aa"):
+        run(tmp_path / "told", told={"data des": "bb", "width": "24"})
+    with pytest.raises(WeightsError, match="begun with data lsst absent"):
+        run(tmp_path / "told", told={"data des": "aa", "data lsst": "cc", "width": "24"})
     other, schedule = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1)), Schedule(40, check_steps=10)
     with pytest.raises(WeightsError, match="another network"):
         fit(other, lambda n, r, s: n(torch.zeros(2, 3)).sum(), lambda n, s: {"a": 0.0}, schedule, tmp_path, "toy", 1)
+
+
+def test_a_training_may_go_on_for_longer_but_not_otherwise(data_dir: Path) -> None:
+    first, longer, wider = (
+        begun_with(c, data_dir)
+        for c in (ArcsConfig(), ArcsConfig(schedule=Schedule(steps=9), workers=7), ArcsConfig(width=7))
+    )
+    assert first == longer
+    assert first | {"width": "7"} == wider != first
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:

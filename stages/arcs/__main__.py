@@ -22,6 +22,4 @@ def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["mean"]:
-        sys.exit(mean_command(sys.argv[2:]))
-    sys.exit(run("arcs", ArcsConfig, train, evaluate, load, rows))
+    sys.exit(run("arcs", ArcsConfig, train, evaluate, load, rows, more={"mean": mean_command}))

@@ -48,7 +48,7 @@ def mean(paths: Sequence[Path], data_dir: Path, out_dir: Path) -> Path:
 
 
 def command(argv: Sequence[str]) -> int:
-    """`mean --weights A B ... --data DIR --out DIR`."""
+    """`mean --weights A B ... --data DIR --out DIR`: the mean of networks' parameters, calibrated anew."""
     parser = argparse.ArgumentParser(prog="python -m stages.arcs mean")
     parser.add_argument(
         "--weights", type=Path, nargs="+", required=True, help="networks that began from the same weights"

@@ -18,7 +18,7 @@ from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS, Frame
 from stages.training import Schedule, device_of, fast_arithmetic
 
 FRAME = Frame(80, 0.125, sharp_pixel_arcsec=0.08)
-GRIDS = ("polar", "square")
+GRIDS = ("polar", "square", "both")
 _RADIUS_UNIT_ARCSEC = 5.0  # the radius plane is in this unit, so that it stays of order one
 _OUTSIDE_LOGIT = -8.0  # of lensed light where a grid does not reach
 _N_HIDDEN = 64
@@ -29,8 +29,8 @@ class ArcsConfig:
     """Settings of stage 3; see `configs/arcs.yaml`.
 
     width : channels of the first level; depth : residual blocks after every level but the finest, which see the whole
-    cutout's summary as well; grid : what the network sees, circles about the deflector (polar) or the
-    square cutout; subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm :
+    cutout's summary as well; grid : what the network sees, circles about the deflector (polar), the
+    square cutout, or the circles and beside them what two levels on the square cutout make of it (both); subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm :
     error of the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses
     whose arcs are fainter are left out of training; max_arc_contrast, min_theta_e_seeing : those with brighter arcs
     beside their deflector, or of a smaller Einstein radius in units of the seeing, teach light and radius, but not the
@@ -130,7 +130,7 @@ class ArcNet(nn.Module):
 
     def __init__(self, width: int = 16, grid: str = "polar", subtract: bool = True, depth: int = 0) -> None:
         super().__init__()
-        self.polar, self.subtract, self.depth = grid == "polar", subtract, depth
+        self.polar, self.subtract, self.depth = grid != "square", subtract, depth
         sizes = (width, 2 * width, 4 * width, 6 * width)
         first = N_CHANNELS + 1 + (N_SLOTS if subtract else 0)
         self.down = nn.ModuleList(
@@ -144,6 +144,12 @@ class ArcNet(nn.Module):
             self.context = nn.Linear(2 * sizes[-1] + N_CONDITIONS, sizes[-1])
             nn.init.zeros_(self.context.weight)
             nn.init.zeros_(self.context.bias)
+        self.both = grid == "both"
+        if self.both:
+            self.beside = nn.ModuleList([Level(first, width, False), Level(width, 2 * width, False)])
+            self.join = nn.Conv2d(3 * width, width, 1)
+            nn.init.zeros_(self.join.weight)
+            nn.init.zeros_(self.join.bias)
         self.mask = nn.Conv2d(width, 1, 1)
         self.angles = nn.Sequential(
             nn.Conv1d(2 * width, _N_HIDDEN, 5, padding=2, padding_mode="circular"), nn.ReLU(),
@@ -160,18 +166,24 @@ class ArcNet(nn.Module):
     def _blocks(self, n: int) -> nn.Sequential:
         return nn.Sequential(*(Block(n, self.polar) for _ in range(self.depth)))
 
+    def _beside(self, square: Tensor, centre: Tensor) -> Tensor:
+        """What the levels on the square cutout say, on circles (N, 3 width, R, T)."""
+        fine = self.beside[0](square)
+        coarse = F.interpolate(self.beside[1](F.max_pool2d(fine, 2)), scale_factor=2.0, mode="nearest")
+        return to_polar(torch.cat([fine, coarse], 1).float(), centre)
+
     def forward(self, pixels: Tensor, conditions: Tensor, centre: Tensor) -> ArcOutput:
         """Run the network."""
         scale = pixel_arcsec(conditions)
-        h = torch.cat([pixels, without_deflector(pixels, centre)], 1) if self.subtract else pixels
-        h = to_polar(h, centre) if self.polar else h
-        radius = ring_arcsec(scale) if self.polar else radius_plane(centre, pixels.shape[-1], scale)
-        plane = (radius / _RADIUS_UNIT_ARCSEC)[:, None]
-        h = torch.cat([h, plane[..., None].expand(-1, -1, -1, h.shape[-1]) if self.polar else plane], 1)
-        h = h.contiguous(memory_format=torch.channels_last)
+        square = torch.cat([pixels, without_deflector(pixels, centre)], 1) if self.subtract else pixels
+        h = _with_radius(to_polar(square, centre), ring_arcsec(scale)[..., None]) if self.polar else None
+        if h is None or self.both:
+            square = _with_radius(square, radius_plane(centre, pixels.shape[-1], scale))
+        h = square if h is None else h
         levels = []
         for k, level in enumerate(self.down):
             h = self.deeper_down[k - 1](level(F.max_pool2d(h, 2))) if k else level(h)
+            h = h + self.join(self._beside(square, centre)) if self.both and not k else h
             levels.append(h)
         pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3)), conditions], 1)
         if self.depth:
@@ -193,6 +205,12 @@ class ArcNet(nn.Module):
             self.score(torch.cat([pooled, rings.amax(2)], 1))[:, 0].float(),
             (self.radius(rings)[:, 0] + self.radius_context(pooled)).float(),
         )
+
+
+def _with_radius(planes: Tensor, radius_arcsec: Tensor) -> Tensor:
+    """Planes (N, C, H, W) and one more of their distance from the centre, (N, H, W) or (N, H, 1) in arcsec."""
+    plane = (radius_arcsec / _RADIUS_UNIT_ARCSEC)[:, None].expand(-1, -1, -1, planes.shape[-1])
+    return torch.cat([planes, plane], 1).contiguous(memory_format=torch.channels_last)
 
 
 def build(config: ArcsConfig) -> ArcNet:

@@ -19,7 +19,7 @@ from stages.dataset import DatasetError, fingerprint, unclear_lenses
 from stages.mining import Negatives
 from stages.polar import N_RADII
 from stages.scaling import N_SLOTS
-from stages.training import answer, blend, dihedral, dihedral_positions, fit
+from stages.training import answer, begun_with, blend, dihedral, dihedral_positions, fit
 from stages.weights import Card, go_on, learned, load, save
 
 _RADIUS_SOFTNESS_PIX = 0.7  # of the target, so that neighbouring bins are not opposites
@@ -49,7 +49,7 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
         fresh.to(memory_format=torch.channels_last).to(device),
         lambda n, rng, step: _loss(n, rng, step, data, arcs, negatives, weight, scored, config),
         lambda n, step: _check(n, step, data, validation, negatives, config), config.schedule, out_dir, "arcs",
-        config.seed,
+        config.seed, begun_with(config, data_dir),
     )  # fmt: skip
     if config.start:
         blend(net, state, config.keep_start)
@@ -68,8 +68,8 @@ def train(config: ArcsConfig, data_dir: Path, out_dir: Path, device: str = "cpu"
 
 
 def added(fresh: nn.Module) -> dict[str, Tensor]:
-    """The part of a fresh network that a shallower one lacks, which says nothing as yet."""
-    return {k: v for k, v in fresh.state_dict().items() if k.startswith(("deeper_", "context."))}
+    """The part of a fresh network that a shallower one, or one on circles alone, lacks: it says nothing as yet."""
+    return {k: v for k, v in fresh.state_dict().items() if k.startswith(("deeper_", "context.", "beside.", "join."))}
 
 
 def require_both(data: Cached, rows: Rows, config: ArcsConfig, what: str) -> None:

@@ -109,6 +109,4 @@ MORE_VERBS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in MORE_VERBS:
-        sys.exit(MORE_VERBS[sys.argv[1]](sys.argv[2:]))
-    sys.exit(run("classifier", ClassifierConfig, train, evaluate, load, rows))
+    sys.exit(run("classifier", ClassifierConfig, train, evaluate, load, rows, more=MORE_VERBS))

@@ -250,7 +250,10 @@ def _write(request: Request, made: Path, check: Check) -> Path:
 
 
 def command(argv: Sequence[str]) -> int:
-    """`adapt --survey-dir DIR --out DIR ...`; returns 0, 2 for an error, 3 for a refusal, 130 if stopped."""
+    """`adapt --survey-dir DIR --out DIR ...`: go on from weights on your own images, without labels.
+
+    Returns 0, 2 for an error, 3 for a refusal, 130 if stopped.
+    """
     parser = argparse.ArgumentParser(prog="python -m stages.classifier adapt", description=__doc__.splitlines()[0])
     parser.add_argument("--survey-dir", type=Path, required=True, help="your cutouts or tiles, as for pipeline.py")
     parser.add_argument("--survey", help="a name in configs/surveys or a survey file; else by bands and pixels")

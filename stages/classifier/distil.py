@@ -30,8 +30,8 @@ from stages.classifier.train import CALIBRATION, begin
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.records import FloatArray
-from stages.training import answer, fit
-from stages.weights import Card, load_card, save
+from stages.training import answer, begun_with, fit
+from stages.weights import Card, load_card, save, sha256
 from stages.weights import load as load_state
 
 Rows = npt.NDArray[np.intp]
@@ -47,9 +47,10 @@ def distil(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pat
     `config` names the fast network, its schedule and augmentation; labels and `members` are not used. The cut below
     which the ensemble does not look is set on held-out systems so that 99.8% of what it selects pass.
     """
+    told = begun_with(config, data_dir) | {"ensemble": sha256(weights)[:12]}
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
-    answers = _answers(load(weights), data, out_dir / "answers.npy")
-    net = _learn(begin(config, 0), data, answers, config, out_dir, "first", config.seed)
+    answers = _answers(load(weights), data, out_dir / f"answers-of-{told['ensemble']}.npy")
+    net = _learn(begin(config, 0), data, answers, config, out_dir, "first", config.seed, told)
     held_out = _rows(data, "validation")
     logit, said = logits_of(net, data, held_out, 1), answers[held_out]
     cut = float(np.quantile(logit[said >= _SELECTED], 1 - _KEPT))
@@ -77,13 +78,14 @@ def succeed(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pa
     `config` names them, their schedule and augmentation and what they `start` from; labels only calibrate the result,
     on held-out systems that the configuration lets in.
     """
+    told = begun_with(config, data_dir) | {"ensemble": sha256(weights)[:12]}
     data = cached(data_dir, FRAME, out_dir / "cache", config.workers)
-    answers = _answers(load(weights), data, out_dir / "answers.npy")
+    answers = _answers(load(weights), data, out_dir / f"answers-of-{told['ensemble']}.npy")
     state: dict[str, Tensor] = {}
     likeness = {}
     for member in range(config.members):
         name = f"successor-{member}"
-        net = _learn(begin(config, member), data, answers, config, out_dir, name, config.seed + member)
+        net = _learn(begin(config, member), data, answers, config, out_dir, name, config.seed + member, told)
         likeness[name] = _likeness(net, data, _rows(data, "validation"), answers)
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
     taught = load_card(weights)
@@ -93,8 +95,9 @@ def succeed(weights: Path, config: ClassifierConfig, data_dir: Path, out_dir: Pa
 
 
 def _learn(
-    net: Classifier, data: Cached, answers: FloatArray, config: ClassifierConfig, out_dir: Path, name: str, seed: int
-) -> Classifier:
+    net: Classifier, data: Cached, answers: FloatArray, config: ClassifierConfig, out_dir: Path, name: str, seed: int,
+    told: dict[str, str],
+) -> Classifier:  # fmt: skip
     """Train a network on answers (n,); raises DatasetError where they hold too few lenses."""
     rows, held_out = _rows(data, "train"), _rows(data, "validation")
     if (answers[held_out] >= _SELECTED).sum() < 4 or (answers[rows] >= _MAYBE).sum() < 4:
@@ -104,7 +107,7 @@ def _learn(
     torch.manual_seed(seed)
     return fit(
         net, partial(_loss, data=data, rows=rows, maybe=rows[answers[rows] >= _MAYBE], answers=answers, config=config),
-        lambda n, _: _likeness(n, data, held_out, answers), config.schedule, out_dir, name, seed,
+        lambda n, _: _likeness(n, data, held_out, answers), config.schedule, out_dir, name, seed, told,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from stages.classifier.networks import Classifier, build, logits_of
 from stages.config import to_mapping
 from stages.dataset import DatasetError, fingerprint
 from stages.mining import Negatives
-from stages.training import answer, fit, platt
+from stages.training import answer, begun_with, fit, platt
 from stages.weights import Card, go_on, learned, load, save
 
 Rows = npt.NDArray[np.intp]
@@ -51,7 +51,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str =
         net = fit(
             begin(config, member).to(device), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
             partial(_check, data=unseen, rows=validation, others=others), config.schedule, out_dir, name,
-            config.seed + member,
+            config.seed + member, begun_with(config, data_dir),
         )  # fmt: skip
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
         logits.append(logits_of(net, unseen, validation))

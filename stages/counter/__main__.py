@@ -19,6 +19,4 @@ def rows(predictor: Predictor, shard: Shard) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["calibrate"]:
-        sys.exit(calibrate_command(sys.argv[2:]))
-    sys.exit(run("counter", CounterConfig, train, evaluate, load, rows))
+    sys.exit(run("counter", CounterConfig, train, evaluate, load, rows, more={"calibrate": calibrate_command}))

@@ -141,7 +141,7 @@ def held_out(
 
 
 def command(arguments: Sequence[str]) -> int:
-    """The command line of `python -m stages.counter calibrate`."""
+    """`calibrate --weights FILE --data DIR --out DIR`: second look and confidences, anew for weights as they are."""
     parser = argparse.ArgumentParser(prog="python -m stages.counter calibrate", description=__doc__)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="simulations that the detector did not learn from")

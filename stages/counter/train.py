@@ -18,7 +18,7 @@ from stages.counter.matching import MATCH_FWHM, matched
 from stages.counter.tiles import Tiles, is_seen, tiles
 from stages.dataset import DatasetError, fingerprint
 from stages.scaling import N_CONDITIONS, N_SLOTS
-from stages.training import N_DIHEDRAL, dihedral, dihedral_positions, fit
+from stages.training import N_DIHEDRAL, begun_with, dihedral, dihedral_positions, fit
 from stages.weights import save
 
 _CHECKED = 320  # held-out tiles of each size that a check looks at
@@ -34,6 +34,7 @@ def train(config: CounterConfig, data_dir: Path, out_dir: Path, device: str = "c
         build(config.width).to(memory_format=torch.channels_last).to(device),
         lambda n, rng, step: _loss(n, rng, shown["train"], config),
         lambda n, step: _check(n, shown["validation"]), config.schedule, out_dir, "counter", config.seed,
+        begun_with(config, data_dir),
     )  # fmt: skip
     state = {key: value.float() for key, value in net.state_dict().items()}
     part = None if config.calibration else "validation"
