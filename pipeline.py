@@ -174,6 +174,12 @@ def check(config: PipelineConfig, device: str) -> None:
     for name in STAGES:
         path = configuration.WEIGHTS_DIR / config.weights[name]
         ranking.load(path) if name == "ranking" else weights.load_card(path)
+        if name == "classifier" and not weights.holds(path, "domain.limit"):
+            print(
+                f"note: {path}: out_of_domain is judged by seeing and pixel scale alone, as these weights do not know "
+                "what their training data looked like. `python -m stages.classifier domain` tells them.",
+                file=sys.stderr,
+            )
     if device == "cuda":
         pick_device(device)
 

@@ -1,9 +1,9 @@
 """What serves stage 3 best: python benchmarks/arc_networks.py --data DIR --test DIR --out DIR.
 
-Circles, squares or both, with the deflector's light taken away or not: each of `VARIANTS` is trained from nothing, without
-mining, on the data sets of --data, for --steps steps with each seed, and measured on those of --test, an unseen seed.
-Printed per variant: mean and scatter over seeds of AUROC, pixel precision and recall, coverage and radius. A training that was
-stopped goes on when the same command is run again; OUT/networks.csv holds one line a run.
+Circles, squares or both, with the deflector's light taken away or not: each of `VARIANTS` is trained from nothing,
+without mining, on the data sets of --data, for --steps steps with each seed, and measured on those of --test, an unseen
+seed. Printed per variant: mean and scatter over seeds of AUROC, pixel precision and recall, coverage and radius. A
+training that was stopped goes on when the same command is run again; OUT/networks.csv holds one line a run.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ VARIANTS: dict[str, ArcsConfig] = {
     "square": replace(_BASE, grid="square", subtract=False),
 }
 FIGURES = (
-    "auroc", "pixel_precision", "pixel_recall", "coverage_median_error_deg", "theta_e_median_error",
-    "auroc_clear", "coverage_median_error_deg_clear", "theta_e_median_error_clear",
+    "auroc", "auroc_clear", "pixel_precision", "pixel_recall", "pixel_precision_at_recall_0.75",
+    "coverage_abs_error_deg", "theta_e_abs_error",
+    "coverage_abs_error_deg_clear", "theta_e_abs_error_clear",
 )  # fmt: skip
 _BATCH, _LEARNING_RATE, _TIMED = 48, 2e-3, 16
 
@@ -51,7 +52,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = options.out / "networks.csv"
-    schedule = Schedule(options.steps, _BATCH, _LEARNING_RATE, warmup_steps=options.steps // 8, check_steps=options.steps)
+    steps = options.steps
+    schedule = Schedule(steps, _BATCH, _LEARNING_RATE, warmup_steps=steps // 8, check_steps=steps)
     for seed in options.seeds:
         for name in options.variants:
             done = pd.read_csv(table) if table.is_file() else pd.DataFrame(columns=["variant", "seed"])

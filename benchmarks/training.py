@@ -8,7 +8,8 @@ lenses as visible as those trained on), on --held-out (data sets of other sky, a
 --real NAME=DIR=TRUTH.csv (columns id and label, 1 lens, 0 not; rows without label are left out). With --renormalise
 DATA each network is also scored after its batch normalisation has seen nothing but the non-lenses of those data sets
 (Li et al. 2016); with --pseudo DATA another is trained on --data and on those data sets, whose cutouts take for labels
-what the first network is sure of (Lee 2013). A training that was stopped goes on when the same command is run again;
+what the first network is sure of (Lee 2013). The variant that stops early watches --validation, such as lenses painted on
+real fields that nothing else shows, at each twelfth of its steps. A training that was stopped goes on when the same command is run again;
 OUT/training.csv holds one line a run.
 """
 
@@ -47,6 +48,7 @@ _BASE = ClassifierConfig(members=1, min_arc_snr=60.0, min_arc_contrast=0.3, hard
 _ALL = Augmentation()
 VARIANTS: dict[str, ClassifierConfig] = {
     **{name: replace(_BASE, network=name) for name in NETWORKS},
+    "compact, early stopping": replace(_BASE, schedule=Schedule(patience=2)),
     "compact, no label smoothing": replace(_BASE, label_smoothing=0.0),
     "compact, focal loss": replace(_BASE, label_smoothing=0.0, focal_gamma=2.0),
     "compact, hard mining": replace(_BASE, hard_share=0.5),
@@ -63,6 +65,7 @@ Real = dict[str, tuple[list[Cutout], FloatArray]]
 _BATCH = 128
 _LEARNING_RATE = 5e-3  # twice the default: these trainings are short
 _RATE_BATCH = 256
+_CHECKS = 12  # of a training that can stop early
 _RENORMALISE = 2048  # cutouts whose statistics are taken
 _SURE = 0.9  # probability of a class from which on it is taken for a label
 
@@ -78,12 +81,15 @@ def main() -> int:
         "--renormalise", type=Path, metavar="DATA", help="data sets whose non-lenses are unlabelled sky"
     )
     parser.add_argument("--pseudo", type=Path, metavar="DATA", help="data sets whose own labels are not used")
+    parser.add_argument("--validation", type=Path, help="data sets that early stopping watches")
     parser.add_argument("--name", help="what to call the one variant, where the data differ")
     parser.add_argument("--variants", nargs="+", default=list(NETWORKS), choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--width", type=int, default=_BASE.width, help="channels of a compact network's first layer")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=3.0, help="processor time of each training")
     options = parser.parse_args()
+    if any(VARIANTS[name].schedule.patience for name in options.variants) and not options.validation:
+        parser.error("early stopping watches --validation: name a folder of data sets")
     torch.set_num_threads(1)
     named = (entry.split("=") for entry in options.real)
     real = {name: labelled(Path(folder), Path(truth)) for name, folder, truth in named}
@@ -142,10 +148,13 @@ def fresh(
     weights = run / "classifier.safetensors"
     if not weights.is_file():
         steps = max(50, round(60 * options.minutes / seconds))
+        patience = config.schedule.patience
         schedule = Schedule(
-            steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // 2), warmup_steps=min(200, steps // 8)
-        )
-        train(replace(config, schedule=schedule), data, run)
+            steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // (_CHECKS if patience else 2)),
+            warmup_steps=min(200, steps // 8), patience=patience,
+        )  # fmt: skip
+        validation = str(options.validation) if patience else ""
+        train(replace(config, schedule=schedule, validation=validation), data, run)
     steps = weight_files.load_card(weights).config["schedule"]["steps"]
     return weights, {"variant": name, "seed": config.seed, "steps": steps, "cutouts_per_s": round(rate)}
 

@@ -37,7 +37,7 @@ def run(
         return more[argv[0]](argv[1:])
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{stage}", formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n  ".join(["further verbs, each with its own --help:", *(str(v.__doc__).splitlines()[0] for v in more.values())]),
+        epilog="\n  ".join(["further verbs, each with its own --help:", *(_first_line(v) for v in more.values())]),
     )  # fmt: skip
     parser.add_argument("verb", choices=("train", "evaluate", "predict"))
     parser.add_argument("--config", type=Path, default=configuration.CONFIG_DIR / f"{stage}.yaml")
@@ -72,6 +72,10 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _first_line(verb: Callable[..., int]) -> str:
+    return (verb.__doc__ or "").splitlines()[0]
 
 
 def _share(text: str) -> float:

@@ -68,6 +68,14 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], Card]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, card
 
 
+def holds(path: Path, name: str) -> bool:
+    """Whether weights have a tensor of this name; reads names alone."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return name in file.keys()  # noqa: SIM118 (not a mapping)
+
+
 def go_on(net: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Give a fresh network the trained state of `path`; raises WeightsError where it does not fit."""
     try:

@@ -89,6 +89,17 @@ def test_the_prior_restates_p_lens_and_nothing_else(whole: Path, survey: Path, t
     pd.testing.assert_frame_equal(*(t.drop(columns=["p_lens", "p_lens_err"]) for t in (even, rare)))
 
 
+def test_weights_that_know_no_appearance_are_named(
+    survey: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = ("--input", survey, "--limit", 1, "--workers", 0)
+    old = REPOSITORY / "benchmarks" / "cross_fit" / "scan-half0.yaml"
+    assert run(*rest, "--output", tmp_path / "old", "--config", old) == 0
+    assert "out_of_domain is judged by seeing and pixel scale alone" in capsys.readouterr().err
+    assert run(*rest, "--output", tmp_path / "new") == 0
+    assert "out_of_domain" not in capsys.readouterr().err
+
+
 def test_processes_make_the_same_rows(whole: Path, survey: Path, tmp_path: Path) -> None:
     assert run("--input", survey, "--output", tmp_path / "run", "--all", "--batch-size", 7, "--workers", 2) == 0
     one, two = (pd.read_parquet(r / "candidates.parquet").set_index("id") for r in (whole, tmp_path / "run"))

@@ -52,11 +52,28 @@ def test_four_verbs(
     table = pd.read_csv(tmp_path / f"{stage}-predictions.csv")
     ids = [c.id for shard in read_shards(data_dir) for c in shard.cutouts]
     assert table["id"].tolist() == ids
+    if stage == "classifier":
+        assert in_this_process(monkeypatch, stage, "predict", *common, "--weights", path, "--prior", "1e-3") == 0
+        p, rare = table["p_lens"], pd.read_csv(tmp_path / f"{stage}-predictions.csv")["p_lens"]
+        np.testing.assert_allclose(rare / (1 - rare), p / (1 - p) / 999, rtol=1e-6)
     predictor = import_module(f"stages.{stage}.predict").load(path, "cpu")
     cutouts = next(read_shards(data_dir)).cutouts[:2]
     unknown = np.full(2, np.nan)
     result = predictor.predict(cutouts, [unknown, unknown]) if stage == "arcs" else predictor.predict(cutouts)
     assert len(result.ids if stage == "classifier" else result) == 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "verbs"), [("classifier", "join distil domain audit adapt"), ("counter", "calibrate"), ("arcs", "mean")]
+)
+def test_help_names_every_verb(
+    stage: str, verbs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_this_process(monkeypatch, stage, "--help") == 0
+    told = capsys.readouterr().out
+    for verb in verbs.split():
+        assert f"  `{verb} --" in told
+        assert in_this_process(monkeypatch, stage, verb, "--help") == 0
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,15 @@ class ArcsConfig:
     """Settings of stage 3; see `configs/arcs.yaml`.
 
     width : channels of the first level; depth : residual blocks after every level but the finest, which see the whole
-    cutout's summary as well; grid : what the network sees, circles about the deflector (polar), the
-    square cutout, or the circles and beside them what two levels on the square cutout make of it (both); subtract : whether it sees the cutout without the deflector's light as well; centre_jitter_fwhm :
-    error of the deflector's position that is trained for, per axis, in units of the seeing; min_arc_snr : lenses
-    whose arcs are fainter are left out of training; max_arc_contrast, min_theta_e_seeing : those with brighter arcs
-    beside their deflector, or of a smaller Einstein radius in units of the seeing, teach light and radius, but not the
-    score; hard_share : part of a batch's non-lenses that is drawn from the hard_part of all which the network takes
-    most for lenses, chosen anew at each check; start : weights to go on from instead of fresh ones, of the same
-    network or a shallower one; keep_start : their share in the mean with the trained ones that is kept.
+    cutout's summary as well; grid : what the network sees, circles about the deflector (polar), the square cutout, or
+    the circles and beside them what two levels on the square cutout make of it (both); subtract : whether it sees the
+    cutout without the deflector's light as well; centre_jitter_fwhm : error of the deflector's position that is trained
+    for, per axis, in units of the seeing; min_arc_snr : lenses whose arcs are fainter are left out of training;
+    max_arc_contrast, min_theta_e_seeing : those with brighter arcs beside their deflector, or of a smaller Einstein
+    radius in units of the seeing, teach light and radius, but not the score; hard_share : part of a batch's non-lenses
+    that is drawn from the hard_part of all which the network takes most for lenses, chosen anew at each check; start :
+    weights to go on from instead of fresh ones, of the same network or a shallower one; keep_start : their share in the
+    mean with the trained ones that is kept.
     """
 
     width: int = 16
@@ -148,8 +149,8 @@ class ArcNet(nn.Module):
         if self.both:
             self.beside = nn.ModuleList([Level(first, width, False), Level(width, 2 * width, False)])
             self.join = nn.Conv2d(3 * width, width, 1)
-            nn.init.zeros_(self.join.weight)
-            nn.init.zeros_(self.join.bias)
+            for parameter in self.join.parameters():
+                nn.init.zeros_(parameter)
         self.mask = nn.Conv2d(width, 1, 1)
         self.angles = nn.Sequential(
             nn.Conv1d(2 * width, _N_HIDDEN, 5, padding=2, padding_mode="circular"), nn.ReLU(),

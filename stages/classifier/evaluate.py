@@ -36,6 +36,9 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
         out[f"calibration_error{name}"] = calibration_error(p, label, prior)
     for survey, rows in table.groupby("survey"):
         out[f"auroc_{survey}"] = metrics.auroc(*(rows.loc[rows["label"] == v, "p_lens"].to_numpy() for v in (1, 0)))
+    for survey, rows in clear.groupby("survey"):
+        p, label = rows["p_lens"].to_numpy(), rows["label"].to_numpy(float)
+        out[f"calibration_error_clear_{survey}"] = calibration_error(p, label)
     for kind, rows in table.groupby("kind"):
         out[f"share_above_0.5_{kind}"] = float((rows["p_lens"] > 0.5).mean())
     return out | by_stratum(table, "p_lens", rng)

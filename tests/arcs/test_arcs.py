@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from stages import weights
 from stages.arcs.calibration import Calibration, coverage
 from stages.arcs.mean import mean
-from stages.arcs.model import ArcNet, ArcOutput, ArcsConfig, measured
+from stages.arcs.model import GRIDS, ArcNet, ArcOutput, ArcsConfig, measured
 from stages.arcs.predict import load
 from stages.arcs.train import added, radius_weights, usable
 from stages.cache import Cached
@@ -44,7 +44,7 @@ def scene(arc: np.ndarray, valid: bool = True) -> Cutout:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("grid", ["polar", "square"])
+@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("subtract", [True, False])
 @pytest.mark.parametrize("depth", [0, 2])
 def test_network_shapes(grid: str, subtract: bool, depth: int) -> None:
@@ -56,15 +56,25 @@ def test_network_shapes(grid: str, subtract: bool, depth: int) -> None:
     assert out.score.shape == (3,)
 
 
-def test_a_deeper_network_begins_with_what_the_shallower_says() -> None:
+def begun_as(larger: ArcNet) -> tuple[ArcOutput, ArcOutput]:
+    """What the shipped kind of network says, and a larger one that goes on from it."""
     torch.manual_seed(0)
-    shallow, deep = ArcNet(8).eval(), ArcNet(8, depth=1).eval()
-    deep.load_state_dict(added(deep) | shallow.state_dict())
+    small = ArcNet(8).eval()
+    larger.eval().load_state_dict(added(larger) | small.state_dict())
     seen = (torch.rand(2, 6, 80, 80), torch.rand(2, 2), torch.full((2, 2), 39.5))
-    for said, same in zip(vars(deep(*seen)).values(), vars(shallow(*seen)).values(), strict=True):
+    with torch.inference_mode():
+        return small(*seen), larger(*seen)
+
+
+@pytest.mark.parametrize("larger", [ArcNet(8, depth=1), ArcNet(8, "both")])
+def test_a_larger_network_begins_with_what_the_smaller_says(larger: ArcNet) -> None:
+    small, begun = begun_as(larger)
+    for said, same in zip(vars(begun).values(), vars(small).values(), strict=True):
         torch.testing.assert_close(said, same)
-    torch.nn.init.constant_(deep.deeper_down[0][0].body[-1].weight, 10.0)
-    assert not torch.allclose(deep(*seen).score, shallow(*seen).score)
+    last = larger.join if larger.both else larger.deeper_down[0][0].body[-1]
+    torch.nn.init.constant_(last.weight, 10.0)
+    small, changed = begun_as(larger)
+    assert not torch.allclose(changed.score, small.score)
 
 
 def test_quarter_turns_about_the_middle_change_nothing_in_polar() -> None:
