@@ -8,9 +8,9 @@ lenses as visible as those trained on), on --held-out (data sets of other sky, a
 --real NAME=DIR=TRUTH.csv (columns id and label, 1 lens, 0 not; rows without label are left out). With --renormalise
 DATA each network is also scored after its batch normalisation has seen nothing but the non-lenses of those data sets
 (Li et al. 2016); with --pseudo DATA another is trained on --data and on those data sets, whose cutouts take for labels
-what the first network is sure of (Lee 2013). The variant that stops early watches --validation, such as lenses painted on
-real fields that nothing else shows, at each twelfth of its steps. A training that was stopped goes on when the same command is run again;
-OUT/training.csv holds one line a run.
+what the first network is sure of (Lee 2013). The variant that stops early watches --validation, such as lenses painted
+on real fields that nothing else shows, at each twelfth of its steps. A training that was stopped goes on when the same
+command is run again; OUT/training.csv holds one line a run.
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ def fresh(
         (run / "cache").symlink_to((options.out / "cache").resolve())
     weights = run / "classifier.safetensors"
     if not weights.is_file():
-        steps = max(50, round(60 * options.minutes / seconds))
+        begun = run / "steps.txt"  # a stopped training goes on to as many, however fast the machine is now
+        if not begun.is_file():
+            begun.write_text(str(max(50, round(60 * options.minutes / seconds))))
+        steps = int(begun.read_text())
         patience = config.schedule.patience
         schedule = Schedule(
             steps, _BATCH, _LEARNING_RATE, check_steps=-(-steps // (_CHECKS if patience else 2)),
