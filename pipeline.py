@@ -34,6 +34,7 @@ from stages.prior import restated, restated_error
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
 from stages.records import Candidate, CutoutBatch, Problem
+from stages.report.arc_maps import ArcMap, write_arc_maps
 from stages.report.catalogues import write_regions, write_votable
 from stages.report.page import write_report
 from stages.report.parts import Parts, could_be_shown
@@ -81,11 +82,12 @@ class PipelineConfig:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What the stages made of one batch, pictures of what passed the gate, and the seconds that each stage took."""
+    """What the stages made of one batch, pictures of what passed the gate, arcs' maps, and each stage's seconds."""
 
     rows: list[Candidate]
     problems: list[Problem]
     stamps: dict[str, Stamp]
+    maps: list[ArcMap]
     seconds: dict[str, float]
 
 
@@ -157,7 +159,7 @@ def scan(options: argparse.Namespace) -> int:
             bar.update(min(first * config.batch_size, len(survey)))
             make = partial(looker, config, options.device, options.all)
             for index, looked in enumerate(survey.mapped(make, first), start=first):
-                parts.write(index, looked.rows, looked.problems, looked.stamps)
+                parts.write(index, looked.rows, looked.problems, looked.stamps, looked.maps if options.arc_maps else ())
                 seconds = {name: seconds.get(name, 0.0) + value for name, value in looked.seconds.items()}
                 bar.update(len(looked.rows) + len([p for p in looked.problems if not p.id]))
     except KeyboardInterrupt:
@@ -222,6 +224,7 @@ def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig
     rows = [stated(row, config.prior) for row in rank(rows, stages.ranker, config)]
     shown = could_be_shown(rows, stages.highest, config.report_rows)
     stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged if c.id in shown}
+    maps = [ArcMap.of(found[c.id], c) for c in flagged if found[c.id].score >= config.arc_threshold]
     degraded = [
         Problem(
             r.id,
@@ -234,7 +237,7 @@ def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig
         if r.status == "degraded"
     ]
     skipped = [Candidate(p.id, p.source, p.status, p.reason) for p in batch.problems if p.id]
-    return Looked(rows + skipped, degraded + list(batch.problems), stamps, dict(stages.seconds))
+    return Looked(rows + skipped, degraded + list(batch.problems), stamps, maps, dict(stages.seconds))
 
 
 def rank(rows: list[Candidate], ranker: ranking.Ranker, config: PipelineConfig) -> list[Candidate]:
@@ -261,6 +264,8 @@ def finish(
     write_problems(parts.problems(), run_dir)
     write_regions(table, run_dir)
     write_votable(table, run_dir)
+    if options.arc_maps:
+        write_arc_maps(run_dir, parts.maps())
     status = Counter(table["status"].to_pylist())
     best = read_rows(table.slice(0, config.report_rows))
     scored = [row for row in best if row.status != "skipped"]
@@ -293,6 +298,7 @@ def request_of(options: argparse.Namespace, config: PipelineConfig) -> dict[str,
         "catalogue": str(options.catalogue.resolve()) if options.catalogue else None,
         "survey": options.survey,
         "all": options.all,
+        "arc_maps": options.arc_maps,
         "limit": options.limit,
         "configuration": configuration.to_mapping(config),
         "weights": {name: {"file": path.name, "sha256": weights.sha256(path)} for name, path in files.items()},
@@ -355,6 +361,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--prior", type=share, help="share of lenses at which p_lens is stated, such as 1e-3")
     parser.add_argument("--all", action="store_true", help="run every stage on every cutout, whatever stage 1 says")
+    parser.add_argument("--arc-maps", action="store_true", help="write arc_maps.fits: where lensed light is")
     parser.add_argument("--resume", action="store_true", help="complete a stopped run in --output")
     parser.add_argument("--limit", type=int, help="read only the first N objects")
     parser.add_argument("--batch-size", type=int)

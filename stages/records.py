@@ -225,7 +225,8 @@ class ArcScore:
     snr : of the light within the mask, best band; colour_mag : its bluest less its reddest band, less the same of the
         deflector (negative: the arcs are bluer), colour_err_mag; NaN with one band or no signal.
     ring_xy_pix, ring_err_pix : (2,) centre in cutout pixels of the ellipse on which the arcs lie, and its error;
-        ring_axis_ratio, ring_axis_ratio_err; ring_angle_deg of its long axis, from +x to +y. NaN without a mask.
+        ring_axis_ratio, ring_axis_ratio_err; ring_angle_deg of its long axis, from +x to +y; ring_radius_arcsec, the
+        mean of its semi-axes. NaN without a mask.
     """
 
     id: str
@@ -249,6 +250,7 @@ class ArcScore:
     ring_axis_ratio: float = float("nan")
     ring_axis_ratio_err: float = float("nan")
     ring_angle_deg: float = float("nan")
+    ring_radius_arcsec: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,6 +326,7 @@ class Candidate:
     arc_theorem_sentence: str = ""
     arc_peak_x_pix: tuple[float, ...] = ()
     arc_peak_y_pix: tuple[float, ...] = ()
+    ring_radius_arcsec: float = float("nan")
 
     def __post_init__(self) -> None:
         _need(self.status in ("ok", "degraded", "skipped"), f"status {self.status!r}: expected ok, degraded or skipped")

@@ -125,4 +125,5 @@ def arcs_measured(arc: ArcScore, origin_xy_pix: FloatArray) -> dict[str, Any]:
         "ring_axis_ratio": arc.ring_axis_ratio,
         "ring_axis_ratio_err": arc.ring_axis_ratio_err,
         "ring_angle_deg": arc.ring_angle_deg,
+        "ring_radius_arcsec": arc.ring_radius_arcsec,
     }

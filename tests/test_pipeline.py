@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 import pipeline
 from sim.export import export
@@ -61,6 +62,30 @@ def test_contract(whole: Path, survey: Path) -> None:
     assert len(with_images["image_x_pix"]) == with_images["n_images"]
     as_text = rows.set_index("id").loc[with_images["id"], "image_x_pix"]
     np.testing.assert_allclose([float(v) for v in str(as_text).split()], with_images["image_x_pix"], atol=1e-3)
+
+
+def test_arc_maps_lie_where_the_table_says(survey: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    rest = ("--all", "--batch-size", 7, "--workers", 0, "--arc-maps")
+    assert run("--input", survey, "--output", out, *rest) == 0
+    rows = pd.read_parquet(out / "candidates.parquet").set_index("id")
+    assert not (whole / "arc_maps.fits").exists()
+    with fits.open(out / "arc_maps.fits") as maps:
+        maps.verify("exception")
+        assert {m.name for m in maps[1:]} == set(rows.index[rows["arc_score"] >= 0.5])
+        for one in maps[1:]:
+            assert one.data.min() >= 0
+            assert one.data.max() <= 1
+            y, x = np.nonzero(one.data > 0.5)
+            if not len(x):
+                continue
+            to_pixels = WCS(one.header)
+            px, py = (v - 1 for v in to_pixels.pixel_to_world_values(x, y))
+            row = rows.loc[one.name]
+            centre = np.array([row["deflector_x_pix"], row["deflector_y_pix"]])
+            if np.isfinite(centre).all() and row["n_arcs"] == 1 and row["n_counter_images"] == 0:
+                angle = np.degrees(np.arctan2(py.mean() - centre[1], px.mean() - centre[0]))
+                assert abs((angle - row["arc_angle_deg"][0] + 180) % 360 - 180) < 30 or row["arc_extent_deg"][0] > 180
 
 
 def test_problems_run_and_report(whole: Path) -> None:

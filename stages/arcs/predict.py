@@ -65,7 +65,7 @@ class Predictor:
                     xy[k], got.mask[k].astype(np.float16), seen.origin_xy_pix[k], step,
                     tuple(find_arcs(polar[k], pixel)), how.length_rel, how.width_rel, *light[k],
                     xy[k] + step * np.array([ring.dx, ring.dy]), step * ring.err * how.ring_factor, ring.axis_ratio,
-                    ring.axis_ratio_err * how.ratio_factor, ring.angle_deg,
+                    ring.axis_ratio_err * how.ratio_factor, ring.angle_deg, ring.radius * pixel,
                 )
             )  # fmt: skip
         return out

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.records import Candidate, Problem
+from stages.report.arc_maps import ArcMap
 from stages.report.stamp import Stamp
 from stages.report.tables import candidates_schema, to_table
 
@@ -40,12 +41,15 @@ class Parts:
         return index
 
     def write(
-        self, index: int, rows: Sequence[Candidate], problems: Sequence[Problem], stamps: dict[str, Stamp]
-    ) -> None:
+        self, index: int, rows: Sequence[Candidate], problems: Sequence[Problem], stamps: dict[str, Stamp],
+        maps: Sequence[ArcMap] = (),
+    ) -> None:  # fmt: skip
         """Write one part."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path(index, ".problems.json").write_text(json.dumps([asdict(p) for p in problems]))
         self.path(index, ".stamps.pkl").write_bytes(pickle.dumps(stamps))
+        if maps:
+            self.path(index, ".maps.pkl").write_bytes(pickle.dumps(list(maps)))
         partial = self.path(index, ".tmp")
         pq.write_table(to_table(rows), partial)
         partial.replace(self.path(index, ".parquet"))
@@ -67,6 +71,12 @@ class Parts:
             part: dict[str, Stamp] = pickle.loads(self.path(k, ".stamps.pkl").read_bytes())
             found |= {ident: stamp for ident, stamp in part.items() if ident in ids}
         return found
+
+    def maps(self) -> Iterable[ArcMap]:
+        """The arcs' maps of all whole parts, in reading order."""
+        for k in range(self.count()):
+            if (path := self.path(k, ".maps.pkl")).is_file():
+                yield from pickle.loads(path.read_bytes())
 
     def clear(self) -> None:
         """Remove the parts of a finished run."""

@@ -161,14 +161,19 @@ function picture(row, large) {
   });
   root.append(svg("image", { href: s.image, width: s.width, height: s.height, preserveAspectRatio: "none" }));
   const px = side / (large ? 460 : 150); // one screen pixel in cutout pixels
-  root.append(ringLayer(s), arcLayer(s), deflectorLayer(s, px, large), missingLayer(s, px, large), imageLayer(s, px, large));
+  root.append(ringLayer(s, large), arcLayer(s), deflectorLayer(s, px, large), missingLayer(s, px, large), imageLayer(s, px, large));
   if (large) root.append(scaleBar(s, left, top, side, px), ...compass(s, left, top, side, px));
   return el("div", { class: "picture" }, root);
 }
 
-function ringLayer(s) {
+function ellipse(layer, [cx, cy, rx, ry, turn], title) {
+  return svg("ellipse", { class: layer, cx, cy, rx, ry, transform: `rotate(${turn} ${cx} ${cy})` }, svg("title", {}, title));
+}
+
+function ringLayer(s, large) {
   const group = svg("g", { class: "g-ring" });
-  if (s.ring) group.append(svg("circle", { class: "o-ring", cx: s.ring[0], cy: s.ring[1], r: s.ring[2] }));
+  if (s.ring) group.append(svg("circle", { class: "o-ring", cx: s.ring[0], cy: s.ring[1], r: s.ring[2] }, svg("title", {}, "Einstein radius")));
+  if (s.ellipse && large) group.append(ellipse("o-ellipse", s.ellipse, "the ellipse on which the arcs lie"));
   return group;
 }
 
@@ -188,12 +193,18 @@ function deflectorLayer(s, px, large) {
 
 function missingLayer(s, px, large) {
   const group = svg("g", { class: "g-missing" });
-  for (const [x, y, name] of s.missing) {
+  s.missing.forEach(([x, y, name], k) => {
     const words = name.replaceAll("_", " ");
+    const searched = large ? s.missing_ellipses[k] : null;
+    if (searched) {
+      const [a, b, turn, far] = searched;
+      group.append(ellipse("o-search", [x, y, a, b, turn], "holds the missing image with 68%"));
+      group.append(ellipse("o-search", [x, y, far, far * b / a, turn], "holds the missing image with 95%"));
+    }
     const mark = svg("g", {}, svg("title", {}, `predicted image, not seen: ${words}`));
     mark.append(...twice("circle", { cx: x, cy: y, r: (large ? 11 : 7) * px }, "o-missing"));
     group.append(mark);
-  }
+  });
   return group;
 }
 
@@ -460,6 +471,11 @@ function theorem(row) {
   if (row.missing_names.length) {
     section.append(el("p", { class: "missing" }, `Not seen: ${row.missing_names.map((n) => n.replaceAll("_", " ")).join("; ")}`));
   }
+  if (row.arc_theorem_verdict !== "not_run") {
+    const [words] = VERDICTS[row.arc_theorem_verdict] || [row.arc_theorem_verdict];
+    const factor = has(row.arc_theorem_log_bayes_factor) ? ` (ln Bayes factor ${row.arc_theorem_log_bayes_factor.toFixed(1)})` : "";
+    section.append(el("p", { class: "of-arcs" }, `Peaks of the arcs: ${words.toLowerCase()}${factor}. ${row.arc_theorem_sentence}`));
+  }
   return section;
 }
 
@@ -473,25 +489,41 @@ function numbers(row) {
   return pairs([
     ["score", fixed(row.score, 4)], ["p lens", withError(row.p_lens, row.p_lens_err, 3)],
     ["images seen / in model", `${fixed(row.n_images, 0)} / ${fixed(row.n_images_model, 0)}`],
+    ["N+ / N− of the model", `${fixed(row.n_positive, 0)} / ${fixed(row.n_negative, 0)}`],
     ["parity sum", has(row.parity_sum) ? (row.parity_sum > 0 ? "+" : "") + row.parity_sum.toFixed(0).replace("-", "−") : "—"],
     ["theorem p-value", fixed(row.theorem_p_value, 3)], ["ln Bayes factor, lens / chance", fixed(row.theorem_log_bayes_factor, 1)],
     ["hypothesis", row.theorem_hypothesis.replaceAll("_", " ") || "—"], ["arc score", fixed(row.arc_score, 3)],
     ["Einstein radius", withError(row.theta_e_arcsec, row.theta_e_err_arcsec, 2, "″")],
     ["arcs / counter-images", `${fixed(row.n_arcs, 0)} / ${fixed(row.n_counter_images, 0)}`],
-    ["longest arc, length / width", has(row.arc_length_arcsec[0]) ? `${fixed(row.arc_length_arcsec[0], 1)}″ / ${fixed(row.arc_width_arcsec[0], 1)}″` : "—"],
     ["arc S/N", fixed(row.arc_snr, 0)], ["colour, arcs less deflector", withError(row.arc_colour_mag, row.arc_colour_err_mag, 2, " mag")],
-    ["ring axis ratio", withError(row.ring_axis_ratio, row.ring_axis_ratio_err, 2)],
+    ["ring of the arcs, radius", has(row.ring_radius_arcsec) ? `${fixed(row.ring_radius_arcsec, 2)}″` : "—"],
+    ["its axis ratio", withError(row.ring_axis_ratio, row.ring_axis_ratio_err, 2)],
+    ["its long axis, from x", has(row.ring_angle_deg) ? `${fixed(row.ring_angle_deg, 0)}°` : "—"],
+    ["its centre, x, y", has(row.ring_x_pix) ? `${fixed(row.ring_x_pix, 1)}, ${fixed(row.ring_y_pix, 1)} ± ${fixed(row.ring_err_pix, 1)} pix` : "—"],
   ]);
+}
+
+function table(head, rows) {
+  if (!rows.length) return null;
+  const line = (tag, cells) => el("tr", {}, ...cells.map((t) => el(tag, {}, t)));
+  return el("table", {}, el("thead", {}, line("th", head)), el("tbody", {}, rows.map((cells) => line("td", cells))));
 }
 
 function more(row) {
   const section = el("section", { class: "more" });
   section.append(pairs([["rank", row.rank ?? "—"], ["RA, Dec", `${fixed(row.ra_deg, 5)}, ${fixed(row.dec_deg, 5)}`], ["file", row.source]]));
-  if (!row.image_x_pix.length) return section;
-  const body = row.image_x_pix.map((x, k) => el("tr", {},
-    ...[String(k + 1), fixed(x, 2), fixed(row.image_y_pix[k], 2), fixed(row.image_confidence[k], 2),
-      fixed(row.image_magnification[k], 1), fixed(row.image_arrival[k], 0)].map((t) => el("td", {}, t))));
-  section.append(el("table", {}, el("thead", {}, el("tr", {}, ...["image", "x / pix", "y / pix", "confidence", "model magnification", "arrival"].map((t) => el("th", {}, t)))), el("tbody", {}, body)));
+  const { image_x_pix: x, missing_x_pix: mx, arc_length_arcsec: length } = row;
+  section.append(...[
+    table(["image", "x / pix", "y / pix", "confidence", "model magnification", "arrival"], x.map((_, k) => [
+      String(k + 1), fixed(x[k], 2), fixed(row.image_y_pix[k], 2), fixed(row.image_confidence[k], 2),
+      fixed(row.image_magnification[k], 1), fixed(row.image_arrival[k], 0)])),
+    table(["not seen", "x / pix", "y / pix", "magnification", "mag beyond 5σ depth", "S/N there"], mx.map((_, k) => [
+      (row.missing_names[k] || "").replaceAll("_", " "), fixed(mx[k], 2), fixed(row.missing_y_pix[k], 2),
+      fixed(row.missing_magnification[k], 1), fixed(row.missing_depth_mag[k], 1), fixed(row.missing_snr[k], 1)])),
+    table(["arc", "radius / ″", "angle / °", "extent / °", "length / ″", "width / ″"], length.map((_, k) => [
+      String(k + 1), fixed(row.arc_radius_arcsec[k], 2), fixed(row.arc_angle_deg[k], 0), fixed(row.arc_extent_deg[k], 0),
+      fixed(length[k], 2), fixed(row.arc_width_arcsec[k], 2)])),
+  ].filter((t) => t !== null));
   return section;
 }
 

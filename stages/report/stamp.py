@@ -35,9 +35,12 @@ class Stamp:
     images, confidence : detected images in the counter's order, and their confidences.
     deflector : the detected deflector, or none.
     missing : images of the fitted model that were not seen: x, y and the reason's name.
+    missing_ellipses : for each the semi-axes of the ellipse that holds it with 68%, the angle in degrees of the longer,
+        clockwise from the picture's right, and the semi-major axis of that with 95%; or none.
     arcs : outlines of the arc mask at 0.5.
     sectors : part of the ring (0..1) that the mask covers in equal sectors, counterclockwise from the picture's right.
     ring : the Einstein circle's centre and radius, or none.
+    ellipse : centre, semi-axes and angle, as above, of the ellipse on which the arcs lie, or none.
     north_deg : direction of north, counterclockwise from the picture's up; NaN where unknown.
     north_assumed : True where north up, east left is only the convention, not read from the file.
     """
@@ -52,9 +55,11 @@ class Stamp:
     confidence: tuple[float, ...] = ()
     deflector: Point | None = None
     missing: tuple[tuple[float, float, str], ...] = ()
+    missing_ellipses: tuple[tuple[float, float, float, float] | None, ...] = ()
     arcs: tuple[tuple[Point, ...], ...] = ()
     sectors: tuple[float, ...] = ()
     ring: tuple[float, float, float] | None = None
+    ellipse: tuple[float, float, float, float, float] | None = None
     north_deg: float = math.nan
     north_assumed: bool = True
 
@@ -74,6 +79,10 @@ class _Window:
         x = xy_pix[:, 0] - self.x0 + 0.5
         y = self.y1 - 0.5 - xy_pix[:, 1] if self.row_0_below else xy_pix[:, 1] - self.y0 + 0.5
         return tuple((round(float(a), 2), round(float(b), 2)) for a, b in zip(x, y, strict=True))
+
+    def clockwise_deg(self, angle_deg: float) -> float:
+        """An angle from +x to +y of the cutout, clockwise from the picture's right."""
+        return round((-angle_deg if self.row_0_below else angle_deg) % 180.0, 1)
 
 
 def is_composite(source: str) -> bool:
@@ -120,9 +129,11 @@ def make_stamp(
         confidence=() if image_count is None else tuple(round(float(c), 4) for c in image_count.confidence),
         deflector=count[1],
         missing=count[2],
+        missing_ellipses=count[3],
         arcs=() if arc_score is None else _arcs(arc_score, window),
         sectors=() if arc_score is None or ring is None else _sectors(arc_score, window, ring),
         ring=ring,
+        ellipse=None if arc_score is None else _ellipse(arc_score, window, cutout.pixel_scale_arcsec),
         north_deg=north_deg if math.isfinite(north_deg) else (0.0 if placed else math.nan),
         north_assumed=not math.isfinite(north_deg),
     )
@@ -183,15 +194,28 @@ def _is_8_bit(flux: FloatArray, valid: BoolArray) -> bool:
 
 def _count_overlay(
     count: ImageCount | None, window: _Window
-) -> tuple[tuple[Point, ...], Point | None, tuple[tuple[float, float, str], ...]]:
+) -> tuple[
+    tuple[Point, ...], Point | None, tuple[tuple[float, float, str], ...],
+    tuple[tuple[float, float, float, float] | None, ...],
+]:  # fmt: skip
+    """Images, deflector, missing images and their search ellipses."""
     if count is None:
-        return (), None, ()
+        return (), None, (), ()
     deflector = window.points(count.deflector_xy_pix[None])[0] if np.isfinite(count.deflector_xy_pix).all() else None
     certificate = count.certificate
     seen = np.asarray(np.isfinite(certificate.missing_xy_pix).all(axis=1))
     names = [name for name, keep in zip(certificate.missing_names, seen, strict=True) if keep]
     missing = window.points(certificate.missing_xy_pix[seen])
-    return window.points(count.xy_pix), deflector, tuple((x, y, n) for (x, y), n in zip(missing, names, strict=True))
+    searched = certificate.missing_ellipse_pix
+    searched = searched[seen] if len(searched) else np.full((len(missing), 4), np.nan)
+    ellipses = tuple(
+        (round(float(a), 2), round(float(b), 2), window.clockwise_deg(float(t)), round(float(far), 2))
+        if np.isfinite([a, b, t, far]).all()
+        else None
+        for a, b, t, far in searched
+    )
+    marks = tuple((x, y, n) for (x, y), n in zip(missing, names, strict=True))
+    return window.points(count.xy_pix), deflector, marks, ellipses
 
 
 def _ring(
@@ -208,6 +232,15 @@ def _ring(
         if np.isfinite(centre).all() and math.isfinite(radius) and radius > 0:
             return (*window.points(centre[None])[0], round(radius, 2))
     return None
+
+
+def _ellipse(arc: ArcScore, window: _Window, scale: float) -> tuple[float, float, float, float, float] | None:
+    known = (*arc.ring_xy_pix, arc.ring_radius_arcsec / scale, arc.ring_axis_ratio, arc.ring_angle_deg)
+    if not np.isfinite(known).all():
+        return None
+    x, y = window.points(arc.ring_xy_pix[None])[0]
+    longer = 2 * known[2] / (1 + arc.ring_axis_ratio)
+    return x, y, round(longer, 2), round(longer * arc.ring_axis_ratio, 2), window.clockwise_deg(arc.ring_angle_deg)
 
 
 def _arcs(arc: ArcScore, window: _Window) -> tuple[tuple[Point, ...], ...]:

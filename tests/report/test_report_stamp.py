@@ -143,6 +143,7 @@ def test_overlays_hold_what_the_stages_found(scene: Callable[..., Any]) -> None:
     assert len(stamp.images) == len(stamp.confidence) == 3
     assert [name for _, _, name in stamp.missing] == ["central_demagnified", "below_limit"]
     assert stamp.ring is not None
+    assert stamp.missing_ellipses == (None, None)  # none was asked for
     assert stamp.ring[2] == pytest.approx(8.0)  # the arc stage measured none: the fitted model's
     assert stamp.arcs == ()
     assert not any(stamp.sectors)
@@ -160,6 +161,22 @@ def test_the_arc_outline_lies_on_the_ring_and_its_sectors_where_the_arc_is(scene
     near = np.stack([np.roll(sectors, k) for k in (-1, 0, 1)]).max(axis=0)
     assert (near[(turns * len(sectors)).astype(int)] > 0).all()
     assert 60 < 360 * (sectors > 0).mean() < 150
+
+
+@pytest.mark.parametrize(("source", "turn"), [("a.fits", 150.0), ("a.png", 30.0)])
+def test_ellipses_lie_as_in_the_picture(scene: Callable[..., Any], source: str, turn: float) -> None:
+    """Angles run from x to y of the pixels: up in the picture of a FITS file, down in a PNG's."""
+    quad = scene(kind="quad")
+    cutout = replace(quad.cutout, source=source)
+    certificate = replace(quad.image_count.certificate, missing_ellipse_pix=np.array([[3, 1, 30, 6], [np.nan] * 4]))
+    arcs = replace(
+        quad.arc_score, ring_xy_pix=quad.cutout.xy_pix, ring_axis_ratio=0.5, ring_angle_deg=30.0,
+        ring_radius_arcsec=6 * quad.cutout.pixel_scale_arcsec,
+    )  # fmt: skip
+    stamp = make_stamp(cutout, replace(quad.image_count, certificate=certificate), arcs)
+    assert stamp.missing_ellipses == ((3.0, 1.0, turn, 6.0), None)
+    assert stamp.ellipse is not None
+    assert stamp.ellipse[2:] == (8.0, 4.0, turn)  # of mean 6 and ratio 0.5
 
 
 def test_what_was_not_run_is_not_drawn() -> None:
