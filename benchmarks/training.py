@@ -42,7 +42,7 @@ from stages.dataset import data_sets, read_manifest
 from stages.ingest import IngestOptions, Survey
 from stages.records import Cutout, FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS
-from stages.training import Schedule, log_row
+from stages.training import Schedule, answer, log_row
 
 _BASE = ClassifierConfig(members=1, min_arc_snr=60.0, min_arc_contrast=0.3, hard_share=0.0, workers=1)
 _ALL = Augmentation()
@@ -240,8 +240,7 @@ def speed(config: ClassifierConfig) -> tuple[float, float]:
     times = []
     for _ in range(6):
         begun = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16):
-            logit = net(pixels[:_BATCH], conditions[:_BATCH])
+        logit = answer(net, pixels[:_BATCH], conditions[:_BATCH])
         logit.float().square().mean().backward()
         times.append(time.process_time() - begun)
     net.eval()

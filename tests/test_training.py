@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stages.arcs.model import ArcsConfig
 from stages.training import (
     Schedule,
+    answer,
     begun_with,
     blend,
     dihedral,
@@ -181,3 +182,4 @@ def test_only_processors_with_bfloat16_use_it(
     with torch.inference_mode(), fast_arithmetic(torch.device("cpu")):
         said = layer(torch.ones(1, 1, 8, 8))
     assert said.dtype == (torch.bfloat16 if half else torch.float32)
+    assert answer(layer, torch.ones(1, 1, 8, 8)).dtype == said.dtype

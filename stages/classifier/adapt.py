@@ -34,7 +34,7 @@ from stages.classifier.networks import Classifier, build, logits_of
 from stages.classifier.train import train, usable
 from stages.config import REPOSITORY, WEIGHTS_DIR
 from stages.dataset import DatasetError
-from stages.training import Schedule
+from stages.training import Schedule, answer
 from stages.weights import WeightsError, load_card, save
 from stages.weights import load as load_state
 
@@ -207,8 +207,7 @@ def timed(net: Classifier, config: ClassifierConfig, data: Cached, rows: npt.NDA
             start = time.perf_counter()
         pixels = torch.from_numpy(data.pixels[rows].astype(np.float32))
         pixels, conditions, _ = augment(pixels, torch.from_numpy(data.conditions[rows]), config.augmentation, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            logit = net(pixels.contiguous(memory_format=torch.channels_last), conditions)
+        logit = answer(net, pixels.contiguous(memory_format=torch.channels_last), conditions)
         F.binary_cross_entropy_with_logits(logit.float(), torch.zeros(len(rows))).backward()  # type: ignore[no-untyped-call]
     step_s = (time.perf_counter() - start) / 3 * config.schedule.batch_size / len(rows)
     start = time.perf_counter()
