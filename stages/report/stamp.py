@@ -19,6 +19,7 @@ MAX_SIDE_ARCSEC = 12.0
 _MAX_SIDE_UNKNOWN_PIX = 160  # crop where the pixel scale is unknown
 _MAX_PICTURE_PIX = 240
 _CONTOUR_LEVEL = 0.5
+_LIKELY = 0.5  # arc score from which on a ring is believed
 _CONTOUR_TOLERANCE_PIX = 0.2
 _N_SECTORS = 72
 _COMPOSITE = re.compile(r"\.(png|jpe?g|gif|bmp|webp)$", re.IGNORECASE)
@@ -40,7 +41,7 @@ class Stamp:
     arcs : outlines of the arc mask at 0.5.
     sectors : part of the ring (0..1) that the mask covers in equal sectors, counterclockwise from the picture's right.
     ring : the Einstein circle's centre and radius, or none.
-    ellipse : centre, semi-axes and angle, as above, of the ellipse on which the arcs lie, or none.
+    ellipse : centre, semi-axes and angle, as above, of the ellipse on which likely arcs lie, or none.
     north_deg : direction of north, counterclockwise from the picture's up; NaN where unknown.
     north_assumed : True where north up, east left is only the convention, not read from the file.
     """
@@ -221,12 +222,13 @@ def _count_overlay(
 def _ring(
     count: ImageCount | None, arc: ArcScore | None, window: _Window, scale: float
 ) -> tuple[float, float, float] | None:
-    """The arc stage's ring, else the fitted lens model's about the deflector."""
+    """The ring of an arc that is likelier than not, else the fitted lens model's, else the arc stage's as it is."""
     choices = []
     if arc is not None:
         choices.append((arc.centre_xy_pix, arc.theta_e_arcsec))
     if count is not None:
-        choices.append((count.deflector_xy_pix, count.certificate.theta_e_arcsec))
+        at = 0 if arc is not None and arc.score < _LIKELY else len(choices)
+        choices.insert(at, (count.deflector_xy_pix, count.certificate.theta_e_arcsec))
     for centre, theta_e in choices:
         radius = theta_e / scale
         if np.isfinite(centre).all() and math.isfinite(radius) and radius > 0:
@@ -236,7 +238,7 @@ def _ring(
 
 def _ellipse(arc: ArcScore, window: _Window, scale: float) -> tuple[float, float, float, float, float] | None:
     known = (*arc.ring_xy_pix, arc.ring_radius_arcsec / scale, arc.ring_axis_ratio, arc.ring_angle_deg)
-    if not np.isfinite(known).all():
+    if arc.score < _LIKELY or not np.isfinite(known).all():
         return None
     x, y = window.points(arc.ring_xy_pix[None])[0]
     longer = 2 * known[2] / (1 + arc.ring_axis_ratio)

@@ -170,13 +170,23 @@ def test_ellipses_lie_as_in_the_picture(scene: Callable[..., Any], source: str, 
     cutout = replace(quad.cutout, source=source)
     certificate = replace(quad.image_count.certificate, missing_ellipse_pix=np.array([[3, 1, 30, 6], [np.nan] * 4]))
     arcs = replace(
-        quad.arc_score, ring_xy_pix=quad.cutout.xy_pix, ring_axis_ratio=0.5, ring_angle_deg=30.0,
+        quad.arc_score, score=0.6, ring_xy_pix=quad.cutout.xy_pix, ring_axis_ratio=0.5, ring_angle_deg=30.0,
         ring_radius_arcsec=6 * quad.cutout.pixel_scale_arcsec,
     )  # fmt: skip
     stamp = make_stamp(cutout, replace(quad.image_count, certificate=certificate), arcs)
     assert stamp.missing_ellipses == ((3.0, 1.0, turn, 6.0), None)
     assert stamp.ellipse is not None
     assert stamp.ellipse[2:] == (8.0, 4.0, turn)  # of mean 6 and ratio 0.5
+    assert make_stamp(cutout, None, replace(arcs, score=0.4)).ellipse is None
+
+
+def test_the_likelier_of_two_rings_is_drawn(scene: Callable[..., Any]) -> None:
+    quad = scene(kind="quad")
+    for score, radius in ((0.4, 8.0), (0.6, 5.0)):  # the fitted model's, the arcs'
+        arcs = replace(quad.arc_score, score=score, theta_e_arcsec=5 * quad.cutout.pixel_scale_arcsec)
+        ring = make_stamp(quad.cutout, quad.image_count, arcs).ring
+        assert ring is not None
+        assert ring[2] == pytest.approx(radius)
 
 
 def test_what_was_not_run_is_not_drawn() -> None:
