@@ -24,6 +24,7 @@ from stages.weights import WeightsError
 Net = TypeVar("Net", bound=nn.Module)
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # what a processor calls it
 _MAY_CHANGE = ("schedule.steps", "workers")  # while a training is stopped
+LEAST_WIDTH = 8  # channels: torch writes beyond its memory with fewer, on processors without AVX-512 (seen in 2.14)
 N_DIHEDRAL = 8  # rotations by quarters of a turn, with and without a reflection
 
 

@@ -117,10 +117,10 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_training_may_go_on_for_longer_but_not_otherwise(data_dir: Path) -> None:
     first, longer, wider = (
         begun_with(c, data_dir)
-        for c in (ArcsConfig(), ArcsConfig(schedule=Schedule(steps=9), workers=7), ArcsConfig(width=7))
+        for c in (ArcsConfig(), ArcsConfig(schedule=Schedule(steps=9), workers=7), ArcsConfig(width=9))
     )
     assert first == longer
-    assert first | {"width": "7"} == wider != first
+    assert first | {"width": "9"} == wider != first
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:

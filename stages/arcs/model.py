@@ -15,7 +15,7 @@ from stages.deflector import without_deflector
 from stages.polar import N_RADII, JoinEnds, to_polar, to_square
 from stages.records import FloatArray
 from stages.scaling import N_CHANNELS, N_CONDITIONS, N_SLOTS, Frame
-from stages.training import Schedule, device_of, fast_arithmetic
+from stages.training import LEAST_WIDTH, Schedule, device_of, fast_arithmetic
 
 FRAME = Frame(80, 0.125, sharp_pixel_arcsec=0.08)
 GRIDS = ("polar", "square", "both")
@@ -58,6 +58,8 @@ class ArcsConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        if self.width < LEAST_WIDTH:
+            raise ValueError(f"width {self.width}: expected {LEAST_WIDTH} or more")
         if self.grid not in GRIDS:
             raise ValueError(f"grid {self.grid!r}: expected one of {', '.join(GRIDS)}")
 

@@ -13,7 +13,7 @@ from stages.classifier.networks import NETWORKS
 from stages.dataset import unclear_lenses
 from stages.records import BoolArray
 from stages.scaling import Frame
-from stages.training import Schedule
+from stages.training import LEAST_WIDTH, Schedule
 
 FRAME = Frame(64, 0.1875, sharp_pixel_arcsec=0.11)
 _LIMITS = ("min_arc_snr", "min_arc_contrast", "max_arc_contrast", "min_theta_e_seeing")
@@ -61,6 +61,8 @@ class ClassifierConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        if self.width < LEAST_WIDTH:
+            raise ValueError(f"width {self.width}: expected {LEAST_WIDTH} or more")
         for name in (self.network, *self.networks):
             if name not in NETWORKS:
                 raise ValueError(f"network {name!r}: expected one of {', '.join(NETWORKS)}")

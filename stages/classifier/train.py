@@ -50,7 +50,7 @@ def train(config: ClassifierConfig, data_dir: Path, out_dir: Path, device: str =
         )
         net = fit(
             begin(config, member).to(device), partial(_loss, data=data, lenses=rows[0], others=others, config=config),
-            partial(_check, data=unseen, rows=validation, others=others), config.schedule, out_dir, name,
+            partial(_check, data=data, others=others, unseen=unseen, rows=validation), config.schedule, out_dir, name,
             config.seed + member, begun_with(config, data_dir),
         )  # fmt: skip
         state |= {f"member{member}.{key}": value for key, value in net.state_dict().items()}
@@ -132,9 +132,10 @@ def focal(logit: Tensor, target: Tensor, gamma: float) -> Tensor:
     return (entropy * (1 - (1 - target - torch.sigmoid(logit)).abs()) ** gamma).mean()
 
 
-def _check(net: Classifier, step: int, data: Cached, rows: Rows, others: Negatives) -> dict[str, float]:
+def _check(net: Classifier, step: int, data: Cached, others: Negatives, unseen: Cached, rows: Rows) -> dict[str, float]:
+    """Figures on rows of what validates, after the non-lenses that train were mined."""
     mined = others.mine(lambda chosen: logits_of(net, data, chosen, 1), step)
-    return scores(logits_of(net, data, rows, 1), data.truth["label"].to_numpy()[rows]) | mined
+    return scores(logits_of(net, unseen, rows, 1), unseen.truth["label"].to_numpy()[rows]) | mined
 
 
 def scores(logit: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -6,7 +6,8 @@ from math import atan2, cos, hypot, pi, sin, sqrt
 
 import numpy as np
 
-from stages.counter.lens_model import Array, Frame, compiled, deflect, determinant
+from stages.counter.compiling import compiled
+from stages.counter.lens_model import Array, Frame, deflect, determinant
 
 
 @compiled

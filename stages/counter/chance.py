@@ -6,7 +6,8 @@ from math import lgamma, log, pi, sqrt
 
 import numpy as np
 
-from stages.counter.lens_model import Array, compiled
+from stages.counter.compiling import compiled
+from stages.counter.lens_model import Array
 
 RADIUS_MEDIAN_ARCSEC, RADIUS_SCATTER = 1.2, 0.7  # log-normal distance of an unrelated point from the galaxy
 RING_JITTER = 0.15  # of points at about one distance: what chance looks like where a quartet was taken for a lens

@@ -10,6 +10,7 @@ from math import hypot, log, pi
 
 import numpy as np
 
+from stages.counter.compiling import compiled
 from stages.counter.least_squares import (
     CONSTRAINTS_ARCSEC,
     ELLIPTICITY_SIGMA,
@@ -18,7 +19,7 @@ from stages.counter.least_squares import (
     SHEAR_SIGMA,
     residuals,
 )
-from stages.counter.lens_model import Array, compiled, determinant, frame
+from stages.counter.lens_model import Array, determinant, frame
 
 THETA_E_MEDIAN_ARCSEC, THETA_E_SCATTER = 1.0, 0.6  # log-normal, of galaxies (SLACS, SL2S, lensed quasars)
 _TIGHT = CONSTRAINTS_ARCSEC[-1]

@@ -6,7 +6,8 @@ from math import atan, atanh, cos, hypot, pi, sin, sqrt
 
 import numpy as np
 
-from stages.counter.lens_model import Array, Frame, compiled, deflect, determinant, hessian
+from stages.counter.compiling import compiled
+from stages.counter.lens_model import ISOTHERMAL, Array, Frame, deflect, determinant, hessian
 
 MAX_IMAGES = 32
 _SAME = 1e-6  # images of one parity closer than this, in Einstein radii, are one
@@ -76,8 +77,12 @@ def _holds(xa: float, ya: float, xb: float, yb: float, xc: float, yc: float, sla
 def outer_radius(f: Frame, sx: float, sy: float) -> float:
     """A radius outside of which no image can be and det A > 0."""
     b, q, eps = f[0], f[1], f[2]
-    largest = b / eps * hypot(atan(eps / q), atanh(eps))
-    return 1.1 * (hypot(sx, sy) + largest) / max(1.0 - hypot(f[6], f[7]), 0.05)
+    largest, theta_e = b / eps * hypot(atan(eps / q), atanh(eps)), b / sqrt(q)
+    free = max(1.0 - hypot(f[6], f[7]), 0.05)
+    r = 1.1 * (hypot(sx, sy) + largest + f[9]) / free
+    for _ in range(60 if f[8] != ISOTHERMAL else 0):  # a shallower mass deflects more the farther out
+        r = 1.1 * (hypot(sx, sy) + 1.3 * largest * (r / theta_e) ** (ISOTHERMAL - f[8]) + f[9]) / free
+    return max(r, 1.5 * (hypot(f[10], f[11]) + f[9]))
 
 
 @compiled
@@ -143,23 +148,41 @@ def fold_search(f: Frame, sx: float, sy: float, near: Array, n_near: int, xy: Ar
 
 
 @compiled
-def adaptive_search(f: Frame, sx: float, sy: float, r_max: float, size: int, xy: Array, detail: Array) -> int:
-    """Images for critical curves of any shape: triangles that change parity near the source are split."""
-    stack, n, n_rays = np.empty((128, 7)), 0, 2 * size
-    growth = (r_max / (0.05 * f[3])) ** (1.0 / size)
+def adaptive_search(
+    f: Frame, sx: float, sy: float, cx: float, cy: float, core: float, r_max: float, size: int,
+    xy: Array, detail: Array, n: int,
+) -> int:  # fmt: skip
+    """Images for critical curves of any shape: triangles of a mesh about a centre that change parity are split."""
+    stack, n_rays = np.empty((128, 7)), 2 * size
+    growth, nodes = (r_max / (0.05 * core)) ** (1.0 / size), np.empty((n_rays, size + 2, 5))
     for i in range(n_rays):
-        for k in range(2 * size + 1):
-            inner, outer = 0.05 * f[3] * growth ** (k // 2 - 1), 0.05 * f[3] * growth ** (k // 2)
-            inner = 0.0 if k < 2 else inner
-            if k // 2 >= size + 1 or k == 1:
-                continue
-            pa, pb = 2 * pi * i / n_rays, 2 * pi * (i + 1) / n_rays
-            r0, p0, r1, p1, r2, p2 = inner, pa, outer, pa, outer, pb
-            if k % 2 == 1:
-                r0, p0, r1, p1, r2, p2 = inner, pa, outer, pb, inner, pb
-            _put(stack[0], r0 * cos(p0), r0 * sin(p0), r1 * cos(p1), r1 * sin(p1), r2 * cos(p2), r2 * sin(p2), 0.0)
-            n = _split_triangles(f, sx, sy, stack, xy, detail, n)
+        c, s = cos(2 * pi * i / n_rays), sin(2 * pi * i / n_rays)
+        for k in range(size + 2):
+            r = 0.05 * core * growth ** (k - 1) if k else 0.0
+            x, y = cx + r * c, cy + r * s
+            ax, ay = deflect(f, x, y)
+            node = nodes[i, k]
+            node[0], node[1], node[2], node[3], node[4] = x, y, x - ax - sx, y - ay - sy, determinant(f, x, y)
+    for i in range(n_rays):
+        for k in range(size + 1):
+            a, b, c4, d = nodes[i, k], nodes[i, k + 1], nodes[(i + 1) % n_rays, k + 1], nodes[(i + 1) % n_rays, k]
+            if _promising(a, b, c4):
+                _put(stack[0], a[0], a[1], b[0], b[1], c4[0], c4[1], 0.0)
+                n = _split_triangles(f, sx, sy, stack, xy, detail, n)
+            if k > 0 and _promising(a, c4, d):
+                _put(stack[0], a[0], a[1], c4[0], c4[1], d[0], d[1], 0.0)
+                n = _split_triangles(f, sx, sy, stack, xy, detail, n)
     return n
+
+
+@compiled
+def _promising(a: Array, b: Array, c: Array) -> bool:
+    """Whether the image of a triangle of nodes (x, y, beta - source, det A) holds the source, or may if split."""
+    if _holds(a[2], a[3], b[2], b[3], c[2], c[3], 0.2):
+        return True
+    if a[4] * b[4] > 0.0 and a[4] * c[4] > 0.0:
+        return False
+    return hypot(a[2], a[3]) < 3.0 * max(hypot(a[2] - b[2], a[3] - b[3]), hypot(a[2] - c[2], a[3] - c[3]))
 
 
 @compiled

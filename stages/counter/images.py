@@ -3,7 +3,8 @@
 The critical curves are found on rays from the deflector's centre, a polar mesh conforms to them, and every triangle
 whose image holds the source seeds Newton's method. With w_r and w_t the winding numbers of the radial and tangential
 caustic round the source, a complete set has N_max = w_r, N_saddle = w_r - w_t, N_min = 1 - w_t (degree of the lens
-map on the regions between the curves; Burke 1981; Schneider, Ehlers & Falco 1992, sect. 5.4).
+map on the regions between the curves; Burke 1981; Schneider, Ehlers & Falco 1992, sect. 5.4). Where the curves are not
+two nested loops round the centre, or there is a satellite, they are followed instead (`stages.counter.contours`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.counter.caustics import critical_radii, winding
+from stages.counter.compiling import compiled
+from stages.counter.contours import demanded
 from stages.counter.image_search import MAX_IMAGES, adaptive_search, fold_search, mesh_search, outer_radius
-from stages.counter.lens_model import Array, LensModel, compiled, frame
+from stages.counter.lens_model import Array, LensModel, frame
 
 KINDS = ("minimum", "saddle", "maximum")
 RAYS = 48  # of which half are solved: the lens is symmetric under reflection at its centre
@@ -28,8 +31,8 @@ class Images:
     xy_arcsec : (n, 2) positions.
     magnification : (n,) signed; negative for saddles.
     kind : (n,) index into `KINDS`.
-    expected : numbers of minima, saddles and maxima that the caustics demand; -1 where the critical curves are not
-        two nested loops round the centre and only the parity sum is known.
+    expected : numbers of minima, saddles and maxima that the caustics demand; -1 where a critical curve could not be
+        followed and only the parity sum is known.
     """
 
     xy_arcsec: Array
@@ -94,7 +97,7 @@ def _solve(p: Array, sx: float, sy: float) -> tuple[Array, Array, tuple[int, int
     f = frame(p)
     xy, detail = np.empty((MAX_IMAGES, 2)), np.empty((MAX_IMAGES, 2))
     r_max, n, w_r, w_t = outer_radius(f, sx, sy), 0, -999, -999
-    for attempt in range(3):
+    for attempt in range(3 if f[9] == 0.0 else 0):
         n_rays = RAYS * 3**attempt
         radii, nested = critical_radii(f, n_rays, r_max)
         if not nested:
@@ -111,9 +114,17 @@ def _solve(p: Array, sx: float, sy: float) -> tuple[Array, Array, tuple[int, int
             n = fold_search(f, sx, sy, near_t, n_t, xy, detail, n)
         if _matches(detail, n, w_r, w_t):
             return xy[:n], detail[:n], (1 - w_t, w_r - w_t, w_r)
-    for size in (64, 128, 256):
-        n = adaptive_search(f, sx, sy, r_max, size, xy, detail)
-        if _matches(detail, n, w_r, w_t) or (w_r == -999 and _parity(detail, n) == 1):
+    n, near = 0, np.empty((256, 2))
+    for attempt in range(4):
+        saddles, maxima, n_near = demanded(f, sx, sy, r_max, attempt + 1, near)
+        w_r, w_t = (maxima, maxima - saddles) if saddles >= 0 else (-999, -999)
+        size = 32 * 2**attempt
+        n = adaptive_search(f, sx, sy, 0.0, 0.0, f[3], r_max, size, xy, detail, n)
+        if f[9] > 0.0:
+            n = adaptive_search(f, sx, sy, f[10], f[11], f[12], 4.0 * (f[9] + f[12]), size, xy, detail, n)
+        if not _matches(detail, n, w_r, w_t):
+            n = fold_search(f, sx, sy, near, n_near, xy, detail, n)
+        if _matches(detail, n, w_r, w_t) or (w_r == -999 and _parity(detail, n) == 1 and attempt > 0):
             break
     if w_r == -999:
         return xy[:n], detail[:n], (-1, -1, -1)

@@ -6,7 +6,8 @@ from math import hypot, log, sqrt
 
 import numpy as np
 
-from stages.counter.lens_model import Array, compiled, deflect, frame, hessian
+from stages.counter.compiling import compiled
+from stages.counter.lens_model import Array, deflect, frame, hessian
 
 ELLIPTICITY_SIGMA = 0.15
 SHEAR_SIGMA = 0.07

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtrc
 
+from stages.counter.compiling import compiled
 from stages.counter.evidence import laplace
 from stages.counter.images import Images, all_images
 from stages.counter.least_squares import fit_kernel
-from stages.counter.lens_model import Array, LensModel, compiled
+from stages.counter.lens_model import Array, LensModel
 
 CORE_ARCSEC = 0.01
 _UNSEEN_SPREAD = 0.5  # in units of the images' rms distance from their centroid

@@ -1,69 +1,89 @@
-"""A cored isothermal ellipsoid with external shear: deflection, Jacobian, magnification, arrival time.
+"""A cored ellipsoid with external shear and perhaps a satellite: deflection, Jacobian, magnification, arrival time.
 
 Conventions are lenstronomy's (`NIE` + `SHEAR`, shear about the deflector). In the frame of the major axis u,
 kappa = theta_E / 2 / sqrt(s^2 + q u^2 + v^2 / q), e = (1 - q) / (1 + q), (e1, e2) = e (cos 2 phi, sin 2 phi).
-Formulae: Kormann, Schneider & Bartelmann (1994, A&A 284, 285) and Keeton (2001, astro-ph/0102341) eqs. 33-35.
+Formulae: Kormann, Schneider & Bartelmann (1994, A&A 284, 285) and Keeton (2001, astro-ph/0102341) eqs. 33-35; for
+other slopes than the isothermal one see `stages.counter.power_law`. A satellite is a cored isothermal sphere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import atan, atan2, atanh, cos, hypot, log, sin, sqrt
-from typing import TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from stages.counter.compiling import compiled
+from stages.counter.power_law import integrals, potential_of
+
 Array = npt.NDArray[np.float64]
-Frame = tuple[float, float, float, float, float, float, float, float]
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile to machine code, cached on disk.
-
-    The cache of a caller in another file does not notice a change here: remove `__pycache__` after editing a kernel.
-    """
-    machine_code: _Function = numba.njit(cache=True, error_model="numpy")(function)
-    return machine_code
+Frame = tuple[float, float, float, float, float, float, float, float, float, float, float, float, float]
+ISOTHERMAL = 2.0
+_SLOPES = (1.2, 2.8)
+_N_PLAIN = 8  # parameters of an isothermal ellipsoid with shear; more follow for a slope and a satellite
 
 
 @compiled
 def frame(p: Array) -> Frame:
-    """Constants of one model, (b, q, eps, s, cos phi, sin phi, gamma1, gamma2), from `LensModel.as_array`."""
+    """Constants of one model from `LensModel.as_array`, of which the first eight may do.
+
+    (b, q, eps, s, cos phi, sin phi, gamma1, gamma2, slope), and of the satellite Einstein radius, place from the
+    deflector and core.
+    """
     e = min(hypot(p[1], p[2]), 0.98)
     q = min((1.0 - e) / (1.0 + e), 1.0 - 1e-7)
     phi = 0.5 * atan2(p[2], p[1])
     s = max(p[7], 1e-10) / sqrt(q)
-    return p[0] * sqrt(q), q, sqrt(1.0 - q * q), s, cos(phi), sin(phi), p[3], p[4]
+    b, eps = p[0] * sqrt(q), sqrt(1.0 - q * q)
+    if len(p) == _N_PLAIN:
+        return b, q, eps, s, cos(phi), sin(phi), p[3], p[4], ISOTHERMAL, 0.0, 0.0, 0.0, 1.0
+    x, y = p[10] - p[5], p[11] - p[6]
+    return b, q, eps, s, cos(phi), sin(phi), p[3], p[4], p[8], p[9], x, y, max(p[12], 1e-10)
 
 
 @compiled
 def deflect(f: Frame, x: float, y: float) -> tuple[float, float]:
     """Deflection at (x, y) from the deflector's centre, arcsec; Keeton (2001) eqs. 34, 35."""
-    b, q, eps, s, c, n, g1, g2 = f
+    b, q, eps, s, c, n, g1, g2, slope, b2, x2, y2, s2 = f
     u, v = c * x + n * y, c * y - n * x
-    psi = sqrt(q * q * (s * s + u * u) + v * v)
-    au = b / eps * atan(eps * u / (psi + s))
-    av = b / eps * atanh(eps * v / (psi + q * q * s))
-    return c * au - n * av + g1 * x + g2 * y, n * au + c * av + g2 * x - g1 * y
+    if slope == ISOTHERMAL:
+        psi = sqrt(q * q * (s * s + u * u) + v * v)
+        au = b / eps * atan(eps * u / (psi + s))
+        av = b / eps * atanh(eps * v / (psi + q * q * s))
+    else:
+        au, av, _, _, _ = integrals(b / sqrt(q), q, s * sqrt(q), slope, u, v)
+    ax, ay = c * au - n * av + g1 * x + g2 * y, n * au + c * av + g2 * x - g1 * y
+    if b2 > 0.0:
+        dx, dy = x - x2, y - y2
+        below = sqrt(s2 * s2 + dx * dx + dy * dy) + s2
+        ax, ay = ax + b2 * dx / below, ay + b2 * dy / below
+    return ax, ay
 
 
 @compiled
 def hessian(f: Frame, x: float, y: float) -> tuple[float, float, float]:
     """Second derivatives (xx, xy, yy) of the potential at (x, y) from the centre."""
-    b, q, eps, s, c, n, g1, g2 = f
+    b, q, eps, s, c, n, g1, g2, slope, b2, x2, y2, s2 = f
     u, v = c * x + n * y, c * y - n * x
-    psi = sqrt(q * q * (s * s + u * u) + v * v)
-    below = (psi + s) ** 2 + eps * eps * u * u
-    uu = b * (psi + s - q * q * u * u / psi) / below
-    uv = -b * u * v / (psi * below)
-    vv = b / psi - uu  # trace is 2 kappa = b / psi
-    xx = c * c * uu - 2.0 * c * n * uv + n * n * vv
-    yy = n * n * uu + 2.0 * c * n * uv + c * c * vv
-    return xx + g1, c * n * (uu - vv) + (c * c - n * n) * uv + g2, yy - g1
+    if slope == ISOTHERMAL:
+        psi = sqrt(q * q * (s * s + u * u) + v * v)
+        below = (psi + s) ** 2 + eps * eps * u * u
+        uu = b * (psi + s - q * q * u * u / psi) / below
+        uv = -b * u * v / (psi * below)
+        vv = b / psi - uu  # trace is 2 kappa = b / psi
+    else:
+        _, _, uu, uv, vv = integrals(b / sqrt(q), q, s * sqrt(q), slope, u, v)
+    xx = c * c * uu - 2.0 * c * n * uv + n * n * vv + g1
+    yy = n * n * uu + 2.0 * c * n * uv + c * c * vv - g1
+    xy = c * n * (uu - vv) + (c * c - n * n) * uv + g2
+    if b2 > 0.0:
+        dx, dy = x - x2, y - y2
+        root = sqrt(s2 * s2 + dx * dx + dy * dy)
+        first = b2 / (root + s2)
+        second = first / (root * (root + s2))
+        xx, xy, yy = xx + first - second * dx * dx, xy - second * dx * dy, yy + first - second * dy * dy
+    return xx, xy, yy
 
 
 @compiled
@@ -76,12 +96,20 @@ def determinant(f: Frame, x: float, y: float) -> float:
 @compiled
 def potential(f: Frame, x: float, y: float) -> float:
     """Lensing potential at (x, y) from the centre, arcsec^2, up to a constant; Keeton (2001) eq. 33."""
-    b, q, eps, s, c, n, g1, g2 = f
+    b, q, eps, s, c, n, g1, g2, slope, b2, x2, y2, s2 = f
     u, v = c * x + n * y, c * y - n * x
-    psi = sqrt(q * q * (s * s + u * u) + v * v)
-    ax, ay = deflect(f, x, y)
-    sheared = g1 * (x * x - y * y) + 2.0 * g2 * x * y  # twice the shear's own potential, contained in x ax + y ay
-    return x * ax + y * ay - 0.5 * sheared - 0.5 * b * s * log((psi + s) ** 2 + eps * eps * u * u)
+    out = 0.5 * g1 * (x * x - y * y) + g2 * x * y
+    if slope == ISOTHERMAL:
+        psi = sqrt(q * q * (s * s + u * u) + v * v)
+        au = b / eps * atan(eps * u / (psi + s))
+        av = b / eps * atanh(eps * v / (psi + q * q * s))
+        out += u * au + v * av - 0.5 * b * s * log((psi + s) ** 2 + eps * eps * u * u)
+    else:
+        out += potential_of(b / sqrt(q), q, s * sqrt(q), slope, u, v)
+    if b2 > 0.0:
+        root = sqrt(s2 * s2 + (x - x2) ** 2 + (y - y2) ** 2)
+        out += b2 * (root - s2 * log(root + s2))
+    return out
 
 
 @compiled
@@ -114,7 +142,7 @@ def _points(xy: npt.ArrayLike) -> Array:
 
 @dataclass(frozen=True)
 class LensModel:
-    """NIE + external shear.
+    """Cored elliptical power law + external shear, and perhaps a satellite.
 
     Parameters
     ----------
@@ -123,6 +151,8 @@ class LensModel:
     gamma1, gamma2 : external shear, potential gamma1 (x^2 - y^2) / 2 + gamma2 x y about the deflector.
     x_arcsec, y_arcsec : the deflector's centre.
     core_arcsec : core radius s; 0 gives the singular SIE to within 1e-10 arcsec.
+    slope : of the mass's density, rho ~ r^-slope; 2 is isothermal and twenty times as fast as others.
+    satellite : Einstein radius, x, y and core in arcsec of a cored isothermal sphere in the same plane, or none.
     """
 
     theta_e_arcsec: float
@@ -133,15 +163,24 @@ class LensModel:
     x_arcsec: float = 0.0
     y_arcsec: float = 0.0
     core_arcsec: float = 0.01
+    slope: float = ISOTHERMAL
+    satellite: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
+        if not _SLOPES[0] <= self.slope <= _SLOPES[1]:
+            raise ValueError(f"slope {self.slope}: expected {_SLOPES[0]} to {_SLOPES[1]}")
+        if self.satellite is not None and not (self.satellite[0] > 0 and self.satellite[3] >= 0):
+            raise ValueError(f"satellite {self.satellite}: expected a positive Einstein radius and a core of 0 or more")
         if not (self.theta_e_arcsec > 0 and self.core_arcsec >= 0 and self.e1**2 + self.e2**2 < 1):
             raise ValueError(f"{self}: expected theta_e_arcsec > 0, core_arcsec >= 0 and |e| < 1. Check the parameters")
 
     def as_array(self) -> Array:
-        """(8,) parameters in the order of the fields, for the compiled kernels."""
+        """(13,) parameters in the order of the fields, for the compiled kernels; (8,) where the rest is plain."""
         shape = (self.theta_e_arcsec, self.e1, self.e2, self.gamma1, self.gamma2)
-        return np.array([*shape, self.x_arcsec, self.y_arcsec, self.core_arcsec])
+        plain = (*shape, self.x_arcsec, self.y_arcsec, self.core_arcsec)
+        if self.slope == ISOTHERMAL and self.satellite is None:
+            return np.array(plain)
+        return np.array([*plain, self.slope, *(self.satellite or (0.0, self.x_arcsec, self.y_arcsec, 1.0))])
 
     def deflection(self, xy_arcsec: npt.ArrayLike) -> Array:
         """(n, 2) deflection angles in arcsec at (n, 2) positions."""
@@ -168,8 +207,17 @@ class LensModel:
         return np.asarray(0.5 * ((xy - _points(source_xy_arcsec)) ** 2).sum(1) - _potential_many(self.as_array(), xy))
 
     def to_lenstronomy(self) -> tuple[list[str], list[dict[str, float]]]:
-        """Profile names and keyword arguments for `lenstronomy.LensModel.lens_model.LensModel`."""
-        nie = {"theta_E": self.theta_e_arcsec, "e1": self.e1, "e2": self.e2, "s_scale": self.core_arcsec}
-        nie |= {"center_x": self.x_arcsec, "center_y": self.y_arcsec}
+        """Profile names and keyword arguments for `lenstronomy.LensModel.lens_model.LensModel`.
+
+        Slopes other than 2 become an `EPL`, which has no core.
+        """
+        main = {"theta_E": self.theta_e_arcsec, "e1": self.e1, "e2": self.e2}
+        main |= {"center_x": self.x_arcsec, "center_y": self.y_arcsec}
+        main |= {"s_scale": self.core_arcsec} if self.slope == ISOTHERMAL else {"gamma": self.slope}
         shear = {"gamma1": self.gamma1, "gamma2": self.gamma2, "ra_0": self.x_arcsec, "dec_0": self.y_arcsec}
-        return ["NIE", "SHEAR"], [nie, shear]
+        names, arguments = ["NIE" if self.slope == ISOTHERMAL else "EPL", "SHEAR"], [main, shear]
+        if self.satellite is None:
+            return names, arguments
+        theta_e, x, y, core = self.satellite
+        sphere = {"theta_E": theta_e, "e1": 0.0, "e2": 0.0, "center_x": x, "center_y": y, "s_scale": core}
+        return [*names, "NIE"], [*arguments, sphere]

@@ -8,10 +8,11 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from stages.counter.compiling import compiled
 from stages.counter.image_search import newton
 from stages.counter.least_squares import N_SHAPE
 from stages.counter.lens_fit import Fit
-from stages.counter.lens_model import Array, compiled, determinant, frame
+from stages.counter.lens_model import Array, determinant, frame
 
 N_DRAWS = 256
 _CONTENT = (0.68, 0.95)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import expit
@@ -27,7 +28,7 @@ from stages.weights import WeightsError
 
 WEIGHTS = WEIGHTS_DIR / "classifier.safetensors"
 TINY = ClassifierConfig(
-    members=1, width=4, min_arc_snr=0.0, workers=1, schedule=Schedule(steps=3, batch_size=8, check_steps=2)
+    members=1, width=8, min_arc_snr=0.0, workers=1, schedule=Schedule(steps=3, batch_size=8, check_steps=2)
 )
 
 
@@ -35,6 +36,20 @@ TINY = ClassifierConfig(
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compared to the last digits is computed in float32, on every processor."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+
+
+def test_a_validation_set_of_its_own_may_be_smaller_than_what_trains(data_dir: Path, tmp_path: Path) -> None:
+    """Hard non-lenses are mined from what trains, figures come from what validates, which stops the training."""
+    config = replace(
+        TINY, validation=str(data_dir / "euclid_vis"),
+        schedule=Schedule(steps=40, batch_size=4, learning_rate=1e-9, check_steps=2, patience=2),
+    )  # fmt: skip
+    path = train(config, data_dir, tmp_path)
+    mined = pd.read_csv(next(tmp_path.glob("classifier-0-mined-2.csv")))
+    assert set(mined["survey"]) == {"des", "euclid_vis"}
+    curve = pd.read_csv(tmp_path / "classifier-0.csv")
+    assert curve["step"].max() < 40
+    assert weights.load_card(path).metrics["validation"]["auroc"] > 0
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +145,8 @@ def test_joined_members_say_what_they_said_apart(data_dir: Path, tmp_path: Path,
 
 
 def test_members_can_be_chosen_and_count_twice(data_dir: Path, tmp_path: Path, cutouts: list[Cutout]) -> None:
-    both = train(replace(TINY, members=2), data_dir, tmp_path / "both")
+    apart = Schedule(12, 8, learning_rate=0.05, warmup_steps=1, ema=0.0, check_steps=12)
+    both = train(replace(TINY, members=2, schedule=apart), data_dir, tmp_path / "both")
     state, card = weights.load(both)
     weights.save(both, state | {"calibration": torch.tensor([2.0, 0.5], dtype=torch.float64)}, card)
     chosen = load(join([both], data_dir, tmp_path / "chosen", [1, 0, 1]))
@@ -145,7 +161,7 @@ def test_members_can_be_chosen_and_count_twice(data_dir: Path, tmp_path: Path, c
 
 
 def test_networks_of_different_widths_cannot_be_joined(data_dir: Path, tmp_path: Path) -> None:
-    apart = [train(replace(TINY, members=1, width=w), data_dir, tmp_path / str(w)) for w in (4, 8)]
+    apart = [train(replace(TINY, members=1, width=w), data_dir, tmp_path / str(w)) for w in (8, 12)]
     with pytest.raises(WeightsError, match="same width"):
         join(apart, data_dir, tmp_path)
 
@@ -207,7 +223,9 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 def test_a_first_look_learns_the_ensemble_and_sends_it_what_may_be_a_lens(data_dir: Path, tmp_path: Path) -> None:
     ensemble = train(replace(TINY, members=2), data_dir, tmp_path / "ensemble")
     state, card = weights.load(ensemble)
-    weights.save(ensemble, state | {"calibration": torch.tensor([40.0, 0.0], dtype=torch.float64)}, card)  # be decided
+    answer = mean_logit(load(ensemble), [c for shard in read_shards(data_dir) for c in shard.cutouts])
+    decided = torch.tensor([4 / answer.std(), -4 * np.median(answer) / answer.std()], dtype=torch.float64)
+    weights.save(ensemble, state | {"calibration": decided}, card)
     how = replace(TINY, network="mobilenet_v3_small", schedule=Schedule(steps=2, batch_size=8, check_steps=2))
     both = load(distil(ensemble, how, data_dir, tmp_path / "both"))
     cutouts = list(next(read_shards(data_dir)).cutouts[:12])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from lenstronomy.LensModel.lens_model import LensModel as Lenstronomy
 from lenstronomy.LensModel.Solver.lens_equation_solver import LensEquationSolver
 
+from stages.counter.contours import demanded
+from stages.counter.image_search import outer_radius
 from stages.counter.images import all_images
-from stages.counter.lens_model import LensModel
+from stages.counter.lens_model import LensModel, frame
+from stages.counter.power_law import integrals
 
 part = st.floats(-1.0, 1.0)
 
@@ -18,6 +23,43 @@ part = st.floats(-1.0, 1.0)
 def random_lens(rng: np.random.Generator) -> LensModel:
     e, g, core = rng.uniform(-0.4, 0.4, 2), rng.uniform(-0.1, 0.1, 2), 10 ** rng.uniform(-2, -1)
     return LensModel(rng.uniform(0.5, 2), *e, *g, *rng.uniform(-0.3, 0.3, 2), core)
+
+
+def with_satellite(model: LensModel, rng: np.random.Generator) -> LensModel:
+    angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.6) * model.theta_e_arcsec
+    place = (model.x_arcsec + radius * np.cos(angle), model.y_arcsec + radius * np.sin(angle))
+    return replace(model, satellite=(rng.uniform(0.05, 0.25), *place, 0.01))
+
+
+KINDS_OF_LENS = {
+    "isothermal": lambda model, rng: model,
+    "satellite": with_satellite,
+    "slope": lambda model, rng: replace(model, slope=rng.uniform(1.6, 2.4)),
+    "both": lambda model, rng: replace(with_satellite(model, rng), slope=rng.uniform(1.6, 2.4)),
+}
+
+
+@pytest.mark.parametrize("slope", [1.6, 2.4])
+def test_another_slope_with_hardly_a_core_is_lenstronomys_power_law(slope):
+    """What the core takes away, core / theta_e to the power 3 - slope, is the only difference."""
+    rng = np.random.default_rng(4)
+    model = replace(with_satellite(random_lens(rng), rng), slope=slope, core_arcsec=1e-9)
+    xy = rng.uniform(-3, 3, (40, 2))
+    names, kwargs = model.to_lenstronomy()
+    expected = np.column_stack(Lenstronomy(names).ray_shooting(*xy.T, kwargs))
+    np.testing.assert_allclose(model.ray_shoot(xy), expected, atol=2e-5)
+
+
+def test_the_quadrature_is_the_closed_form_where_there_is_one():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        q, core, (u, v) = rng.uniform(0.4, 0.99), 10 ** rng.uniform(-2.3, -0.5), rng.uniform(-2, 2, 2)
+        e = (1 - q) / (1 + q)
+        model = LensModel(1.2, e, 0.0, core_arcsec=core)
+        got = integrals(1.2, q, core, 2.0, u, v)
+        hessian = np.eye(2) - model.jacobian([(u, v)])[0]
+        np.testing.assert_allclose(got[:2], model.deflection([(u, v)])[0], atol=1e-9)
+        np.testing.assert_allclose(got[2:], (hessian[0, 0], hessian[0, 1], hessian[1, 1]), atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -36,19 +78,22 @@ def test_a_round_lens_deflects_as_the_analytic_limit():
     np.testing.assert_allclose(LensModel(1.3, core_arcsec=0.05).deflection(xy), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS_OF_LENS)
 @pytest.mark.parametrize("seed", range(3))
-def test_jacobian_is_the_derivative_of_the_lens_map(seed):
+def test_jacobian_is_the_derivative_of_the_lens_map(seed, kind):
     rng = np.random.default_rng(seed)
-    model, xy, h = random_lens(rng), rng.uniform(-2, 2, (30, 2)), 1e-6
+    model, xy, h = KINDS_OF_LENS[kind](random_lens(rng), rng), rng.uniform(-2, 2, (30, 2)), 1e-6
     columns = [(model.ray_shoot(xy + d) - model.ray_shoot(xy - d)) / (2 * h) for d in h * np.eye(2)]
     np.testing.assert_allclose(model.jacobian(xy), np.stack(columns, -1), atol=1e-7)
     np.testing.assert_allclose(1 / model.magnification(xy), np.linalg.det(model.jacobian(xy)), atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS_OF_LENS)
 @pytest.mark.parametrize("seed", range(3))
-def test_gradient_of_the_arrival_time_is_the_lens_equation(seed):
+def test_gradient_of_the_arrival_time_is_the_lens_equation(seed, kind):
     rng = np.random.default_rng(seed)
-    model, xy, source, h = random_lens(rng), rng.uniform(-2, 2, (30, 2)), np.array([0.1, -0.2]), 1e-5
+    lens = KINDS_OF_LENS[kind](random_lens(rng), rng)
+    model, xy, source, h = lens, rng.uniform(-2, 2, (30, 2)), np.array([0.1, -0.2]), 1e-5
     steps = h * np.eye(2)
     slope = [(model.arrival_time(xy + d, source) - model.arrival_time(xy - d, source)) / (2 * h) for d in steps]
     np.testing.assert_allclose(np.stack(slope, 1), model.ray_shoot(xy) - source, atol=1e-8)
@@ -57,6 +102,10 @@ def test_gradient_of_the_arrival_time_is_the_lens_equation(seed):
 def test_impossible_parameters_are_named():
     with pytest.raises(ValueError, match="theta_e_arcsec > 0"):
         LensModel(-1.0)
+    with pytest.raises(ValueError, match="slope 3"):
+        LensModel(1.0, slope=3.0)
+    with pytest.raises(ValueError, match="satellite"):
+        LensModel(1.0, satellite=(0.0, 1.0, 0.0, 0.1))
 
 
 @settings(max_examples=300, deadline=None)
@@ -117,7 +166,44 @@ def test_a_source_that_is_not_a_number_is_refused():
         all_images(LensModel(1.0), (np.nan, 0.0))
 
 
-def test_a_lens_too_shallow_for_a_maximum_still_has_parity_sum_one():
+def test_a_lens_too_shallow_for_a_maximum_has_all_images_that_its_caustics_demand():
+    """Its critical curves are not two loops round the centre."""
     for x in np.linspace(0.001, 0.4, 12):
         images = all_images(LensModel(0.5, -0.4, 0.35, 0.14, -0.02, core_arcsec=0.13), (x, 0.3 * x))
-        assert images.parity_sum == 1
+        assert images.expected[0] >= 0
+        assert images.complete
+
+
+@pytest.mark.parametrize(("kind", "n"), [("isothermal", 60), ("satellite", 60), ("slope", 8)])
+def test_followed_curves_demand_the_images_that_are_there(kind, n):
+    """As many as a search that knows nothing of the caustics finds: fine triangles, every one tried."""
+    rng, known = np.random.default_rng(8), 0
+    for _ in range(n):
+        model = KINDS_OF_LENS[kind](random_lens(rng), rng)
+        source = rng.uniform(-0.6, 0.6, 2) * model.theta_e_arcsec + (model.x_arcsec, model.y_arcsec)
+        images = all_images(model, source)
+        assert images.complete
+        assert len(images.kind) % 2 == 1
+        np.testing.assert_allclose(model.ray_shoot(images.xy_arcsec), np.tile(source, (len(images.kind), 1)), atol=1e-8)
+        f, (x, y) = frame(model.as_array()), source - (model.x_arcsec, model.y_arcsec)
+        saddles, maxima, _ = demanded(f, x, y, outer_radius(f, x, y), 1, np.empty((200, 2)))
+        known += saddles >= 0
+        if saddles >= 0:
+            assert (saddles, maxima) == tuple(np.bincount(images.kind, minlength=3)[1:])
+    assert known > 0.9 * n
+
+
+def test_images_round_a_satellite_are_those_that_lenstronomy_finds():
+    model = LensModel(1.2, 0.1, 0.05, 0.03, 0.0, core_arcsec=0.02, satellite=(0.3, 0.9, 0.7, 0.02))
+    names, kwargs = model.to_lenstronomy()
+    solver = LensEquationSolver(Lenstronomy(names))
+    for source in ((0.05, 0.1), (0.2, 0.15), (0.3, 0.28)):
+        x, y = solver.image_position_from_source(
+            *source, kwargs, min_distance=0.01, search_window=5, precision_limit=1e-10, num_iter_max=200
+        )
+        images = all_images(model, source)
+        assert images.complete
+        distance = np.hypot(images.xy_arcsec[:, None, 0] - x, images.xy_arcsec[:, None, 1] - y)
+        assert distance.min(0).max() < 1e-4  # it finds none that is not here
+        bright = np.abs(images.magnification) > 0.1
+        assert distance.min(1)[bright].max() < 1e-4
