@@ -100,6 +100,8 @@ class Photometry:
     xy_pix : (n, 2); xy_err_pix : (n,) per axis, NaN where the fit failed and the detection's place was kept.
     flux, flux_err : (n, B) in each band's unit, the band with the clearest points first; NaN where not measured.
     bands : (B,) the cutout's band of each column.
+    under_snr : signal to noise of a point at the deflector's place, fitted with all else; NaN without a deflector. A
+        nucleus has it as well as a lens's central image.
     detection : (n,) row of the detection that each point began as; twice the same for the halves of a merged pair.
     flux_limit : 5 sigma of a point on the sky, in that band; leftover : that band without what was fitted, or None.
     """
@@ -112,6 +114,7 @@ class Photometry:
     flux_limit: float
     leftover: Leftover | None
     bands: tuple[int, ...] = ()
+    under_snr: float = float("nan")
 
     def only(self, rows: npt.NDArray[np.intp]) -> Photometry:
         """Keep some points; the leftover stays that of all."""
@@ -160,7 +163,16 @@ def measure(cutout: Cutout, xy_pix: FloatArray, deflector_xy_pix: FloatArray) ->
     flux = np.column_stack([best.flux, *(o.flux for o in others)])
     flux_err = np.column_stack([best.flux_err, *(o.flux_err for o in others)])
     left = _leftover(bands[first], best, deflector_xy_pix)
-    return Photometry(best.xy, best.xy_err, flux, flux_err, origin, bands[first].limit, left, order)
+    under = _under(bands[first], best, deflector_xy_pix)
+    return Photometry(best.xy, best.xy_err, flux, flux_err, origin, bands[first].limit, left, order, under)
+
+
+def _under(band: _Band, points: _Points, deflector: FloatArray) -> float:
+    """Signal to noise of a point where the deflector is; NaN where there is none, or a detection is there already."""
+    if not np.isfinite(deflector).all() or np.hypot(*(points.xy - deflector).T).min() < _SPLIT_FWHM * band.psf.fwhm_pix:
+        return float("nan")
+    whole = _fit(band, np.vstack([points.xy, deflector]), deflector, rounds=1)
+    return float(np.nan_to_num(whole.flux[-1] / whole.flux_err[-1]))  # below 2 there is no flux
 
 
 def _band(cutout: Cutout, band: int) -> _Band:

@@ -1,4 +1,4 @@
-"""Where an image that was not detected must be: a search ellipse from the lenses that the data allow."""
+"""Where an image that was not detected must be, and how sure its brightness is, from the lenses that the data allow."""
 
 from __future__ import annotations
 
@@ -25,12 +25,7 @@ def search_ellipse(fit: Fit, image: int) -> Array:
     The first two hold the image in 68% of the lenses drawn from the fit's Gaussian posterior; arcsec, and degrees from
     the x axis. The fourth has the first's axis ratio and angle. NaN where the posterior is not known.
     """
-    draws = lenses_like(fit)
-    if not len(draws):
-        return np.full(4, np.nan)
-    place = fit.images.xy_arcsec[image]
-    found = _follow(draws, fit.model.core_arcsec, place, fit.images.kind[image] == 1)
-    found = found[np.isfinite(found).all(1)] - place
+    found = in_other_lenses(fit, image)[:, :2] - fit.images.xy_arcsec[image]
     if len(found) < N_DRAWS // 8:
         return np.full(4, np.nan)
     middle = np.median(found, 0)
@@ -43,6 +38,23 @@ def search_ellipse(fit: Fit, image: int) -> Array:
     major, minor = np.sqrt(values[1]), np.sqrt(values[0])
     angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))) % 180
     return np.array([inner * major, inner * minor, angle, outer * major])
+
+
+def magnitude_error(fit: Fit, image: int) -> float:
+    """Half of the central 68% of an image's magnitude in the lenses drawn from the posterior; NaN: not known."""
+    found = in_other_lenses(fit, image)
+    if len(found) < N_DRAWS // 8:
+        return float("nan")
+    low, high = np.quantile(2.5 * np.log10(np.abs(found[:, 2])), (0.1587, 0.8413))
+    return float(0.5 * (high - low))
+
+
+def in_other_lenses(fit: Fit, image: int) -> Array:
+    """(n, 3) place and det A of one image in the lenses drawn from the fit's posterior, without those that lack it."""
+    draws = lenses_like(fit)
+    place = fit.images.xy_arcsec[image]
+    found = _follow(draws, fit.model.core_arcsec, place, fit.images.kind[image] == 1)
+    return np.asarray(found[np.isfinite(found).all(1)])
 
 
 def places_in(centre: Array, ellipse: Array, step: float) -> tuple[Array, Array]:
@@ -80,14 +92,15 @@ def _normals() -> Array:
 
 @compiled
 def _follow(draws: Array, core: float, start: Array, saddle: bool) -> Array:
-    """Position (n, 2) of one image in other lenses, NaN where it is lost or its parity is another's."""
-    out, p = np.full((len(draws), 2), np.nan), np.empty(8)
+    """Position and det A (n, 3) of one image in other lenses, NaN where it is lost or its parity is another's."""
+    out, p = np.full((len(draws), 3), np.nan), np.empty(8)
     for k in range(len(draws)):
         p[:7], p[7] = draws[k, :7], core
         if p[0] <= 0.0 or p[1] * p[1] + p[2] * p[2] > 0.8:
             continue
         f = frame(p)
         x, y, good = newton(f, draws[k, 7] - p[5], draws[k, 8] - p[6], start[0] - p[5], start[1] - p[6])
-        if good and (determinant(f, x, y) < 0.0) == saddle:
-            out[k, 0], out[k, 1] = x + p[5], y + p[6]
+        det = determinant(f, x, y)
+        if good and (det < 0.0) == saddle:
+            out[k, 0], out[k, 1], out[k, 2] = x + p[5], y + p[6], det
     return out

@@ -1,14 +1,18 @@
 """Joint fit in the pixels against Gaussians drawn by their formula."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from stages.counter.matching import matched
-from stages.counter.photometry import measure
+from stages.counter.photometry import Photometry, measure
 from stages.counter.proposals import distinct
+from stages.ingest.survey_psf import with_survey_psf
 from stages.records import Cutout
+from stages.survey import SurveyFacts
 
 
 def scene(
@@ -93,6 +97,20 @@ def test_leftover_shows_a_point_that_was_not_fitted_and_nothing_else() -> None:
     assert np.isnan(flux[2])
 
 
+def test_a_point_under_the_deflector_is_told_from_its_own_light() -> None:
+    images, deflector = np.array([[12.3, 19.0], [27.1, 20.4]]), np.array([19.4, 19.8])
+    y, x = np.mgrid[0:40, 0:40]
+    galaxy = 0.6 * np.exp(-0.5 * ((x - 19.4) ** 2 + (y - 19.8) ** 2) / 4.0**2)
+    found = []
+    for flux in (0.0, 40.0):
+        cutout = scene([(12.3, 19.0, 20.0), (27.1, 20.4, 12.0), (19.4, 19.8, flux)])
+        cutout = gaussian_psf(replace(cutout, flux=cutout.flux + galaxy.astype(np.float32)))
+        found.append(measure(cutout, images, deflector).under_snr)
+        assert np.isnan(measure(cutout, images, NO_DEFLECTOR).under_snr)
+    assert found[0] < 4
+    assert found[1] > 10
+
+
 def test_peaks_of_what_is_left_are_points_that_were_not_fitted_and_near_enough() -> None:
     cutout = gaussian_psf(scene([(14.0, 14.0, 50.0), (27.0, 25.0, 8.0), (20.0, 31.0, 4.0), (2.0, 38.0, 60.0)]))
     known = np.array([[14.0, 14.0]])
@@ -127,3 +145,48 @@ def test_matched_counts_each_true_position_once() -> None:
     found, true = np.array([[0.0, 0], [0.1, 0], [9, 9]]), np.array([[0.0, 0.1]])
     assert matched(found, true, 1.0).tolist() == [True, False, False]
     assert matched(found, np.empty((0, 2)), 1.0).tolist() == [False] * 3
+
+
+def moffat(side: int, x: float, y: float, fwhm_pix: float, beta: float, axis_ratio: float = 1.0) -> np.ndarray:
+    """A Moffat (1969) profile of unit sum on an endless plane, drawn by its formula."""
+    across, along = np.mgrid[0:side, 0:side].astype(float)
+    alpha = fwhm_pix / 2 / np.sqrt(2 ** (1 / beta) - 1)
+    r2 = (along - x) ** 2 + ((across - y) / axis_ratio) ** 2
+    return np.asarray((beta - 1) / (np.pi * alpha**2 * axis_ratio) * (1 + r2 / alpha**2) ** -beta)
+
+
+def misfit(points: Photometry) -> float:
+    """Mean square of what is left within 2 FWHM of the point, in units of its noise without the PSF's."""
+    assert points.leftover is not None
+    y, x = np.mgrid[0:40, 0:40]
+    near = np.hypot(x - 20, y - 19) < 6
+    residual = points.leftover.residual[near]
+    return float(np.mean((residual - np.median(residual)) ** 2) / 0.02**2)
+
+
+@pytest.mark.parametrize("sky_seed", [1, 2, 3])
+def test_a_surveys_moffat_index_makes_the_flux_of_its_points_right(sky_seed: int) -> None:
+    cutout = scene([], seed=sky_seed)
+    light = 50 * moffat(40, 20.3, 18.8, 3.0, 2.5)[None].astype(np.float32)
+    known = replace(cutout, flux=cutout.flux + light, psf_beta=2.5)
+    told, not_told = (
+        measure(c, np.array([[20.8, 18.4]]), NO_DEFLECTOR) for c in (known, replace(known, psf_beta=float("nan")))
+    )
+    error = [abs(float(p.flux[0, 0]) / 50 - 1) for p in (told, not_told)]
+    assert error[0] < 0.02
+    assert error[0] < 0.3 * error[1]
+    assert misfit(told) < 0.5 * misfit(not_told)
+
+
+def test_a_surveys_elongated_kernel_leaves_nothing_of_its_points(tmp_path: Path) -> None:
+    kernel = moffat(33, 16, 16, 3.0, 3.0, axis_ratio=0.6)
+    fits.PrimaryHDU(kernel).writeto(tmp_path / "psf.fits")
+    facts = SurveyFacts("mine", "ground", ("i",), 0.1, {"i": 0.3}, {"i": 30.0}, psf_files={"i": str(tmp_path / "psf.fits")})
+    cutout = scene([])
+    cutout = replace(cutout, flux=cutout.flux + 50 * moffat(40, 20.3, 18.8, 3.0, 3.0, 0.6)[None].astype(np.float32))
+    told, not_told = (
+        measure(c, np.array([[20.8, 18.4]]), NO_DEFLECTOR) for c in (with_survey_psf(cutout, facts), cutout)
+    )
+    assert len(told.flux) == 1
+    assert told.flux[0, 0] == pytest.approx(50 * kernel.sum(), rel=0.03)  # a kernel has no light beyond its edge
+    assert misfit(told) < 0.1 * misfit(not_told)
