@@ -43,6 +43,7 @@ from stages.report.stamp import Stamp, make_stamp
 from stages.report.tables import read_rows, to_table, write_candidates, write_problems
 from stages.rows import row_of
 from stages.survey import SurveyFacts
+from stages.survey import read as read_survey
 
 if TYPE_CHECKING:  # imported when they are loaded, so that --help need not wait for torch
     from stages.arcs import predict as arcs
@@ -144,6 +145,7 @@ def scan(options: argparse.Namespace) -> int:
         batch_size=config.batch_size,
         workers=options.workers,
         limit=options.limit,
+        survey_psf=True,
     )
     survey = Survey(options.input, ingest)
     run_dir = options.output or Path("runs") / f"{options.input.resolve().stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -311,7 +313,7 @@ def load_survey(name: str | None) -> SurveyFacts | None:
         return None
     path = Path(name)
     known = configuration.CONFIG_DIR / "surveys" / f"{name}.yaml"
-    return configuration.load(SurveyFacts, path if path.suffix in (".yaml", ".yml") else known)
+    return read_survey(path if path.suffix in (".yaml", ".yml") else known)
 
 
 def pick_device(name: str) -> str:

@@ -43,9 +43,10 @@ class Cutout:
     bands : B filter names, any order; see `stages.bands`.
     pixel_scale_arcsec : arcsec per pixel; NaN if unknown.
     psf_fwhm_arcsec : (B,) float, NaN if unknown.
-    psf : (B, h, w) float32 kernels that sum to 1, or shape (0, 0, 0).
+    psf : (B, h, w) float32 kernels that sum to 1, or zeros in a band without; shape (0, 0, 0) where no band has one.
     xy_pix : (2,) the object's position in this cutout.
     origin_xy_pix : (2,) pixel of the input file that is pixel (0, 0) here (not zero for tiles).
+    psf_beta : index of the Moffat that stands for the PSF in bands without a kernel; NaN if unknown.
     reasons : codes of what is wanting, such as "missing_band", "masked_pixels", "assumed_pixel_scale".
     """
 
@@ -65,6 +66,7 @@ class Cutout:
     survey: str = ""
     unit: str = ""
     reasons: tuple[str, ...] = ()
+    psf_beta: float = float("nan")
 
     def __post_init__(self) -> None:
         _need(self.flux.ndim == 3, f"flux of {self.id!r} has shape {self.flux.shape}, expected (bands, rows, columns)")
@@ -142,7 +144,8 @@ class Certificate:
     image_magnification, image_arrival : (n,) of each detection, signed, and its number 1, 2, ... in order of arrival;
         NaN for contaminants.
     missing_magnification : (M,) signed.
-    missing_depth_mag : (M,) predicted magnitude less that of a 5 sigma point; NaN where no flux was measured.
+    missing_depth_mag : (M,) predicted magnitude less that of a 5 sigma point; NaN where no flux was measured;
+        missing_mag_err : (M,) error of the magnitude, microlensing and the like included.
     missing_ellipse_pix : (M, 4) search ellipse: semi-axes and angle (degrees from x) of 68%, semi-major axis of 95%.
     missing_snr : (M,) of the flux measured there; NaN where it was not looked for.
     """
@@ -163,6 +166,7 @@ class Certificate:
     image_arrival: FloatArray = field(default_factory=lambda: np.empty(0))
     missing_magnification: FloatArray = field(default_factory=lambda: np.empty(0))
     missing_depth_mag: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_mag_err: FloatArray = field(default_factory=lambda: np.empty(0))
     missing_ellipse_pix: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
     missing_snr: FloatArray = field(default_factory=lambda: np.empty(0))
 
@@ -178,6 +182,7 @@ class ImageCount:
     xy_pix : (n, 2); flux : (n,) relative, NaN if not measured; confidence : (n,) in 0..1.
     deflector_xy_pix : (2,), NaN where none was found; deflector_confidence : 0..1 or NaN.
     xy_err_pix, flux_err : (n,), the former per axis; NaN if not measured. Length 0: nothing was measured.
+    under_snr : of a point under the deflector, fitted with all else; a nucleus has it as well as a central image.
     """
 
     id: str
@@ -189,6 +194,7 @@ class ImageCount:
     certificate: Certificate
     xy_err_pix: FloatArray = field(default_factory=lambda: np.empty(0))
     flux_err: FloatArray = field(default_factory=lambda: np.empty(0))
+    under_snr: float = float("nan")
 
     def __post_init__(self) -> None:
         n = len(self.confidence)
@@ -327,6 +333,8 @@ class Candidate:
     arc_peak_x_pix: tuple[float, ...] = ()
     arc_peak_y_pix: tuple[float, ...] = ()
     ring_radius_arcsec: float = float("nan")
+    missing_mag_err: tuple[float, ...] = ()
+    under_deflector_snr: float = float("nan")
 
     def __post_init__(self) -> None:
         _need(self.status in ("ok", "degraded", "skipped"), f"status {self.status!r}: expected ok, degraded or skipped")

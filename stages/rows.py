@@ -69,6 +69,7 @@ def counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
         "missing_y_pix": missing[:, 1],
         "missing_magnification": theorem.missing_magnification,
         "missing_depth_mag": theorem.missing_depth_mag,
+        "missing_mag_err": theorem.missing_mag_err,
         "missing_major_68_pix": ellipse[:, 0],
         "missing_minor_68_pix": ellipse[:, 1],
         "missing_major_95_pix": ellipse[:, 3],
@@ -83,6 +84,7 @@ def counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
         "n_positive": theorem.n_positive,
         "n_negative": theorem.n_negative,
         "parity_sum": theorem.parity_sum,
+        "under_deflector_snr": count.under_snr,
         "deflector_x_pix": float(deflector[0]),
         "deflector_y_pix": float(deflector[1]),
     }

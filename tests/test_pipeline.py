@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 
 import pipeline
 from sim.export import export
-from stages.config import REPOSITORY
+from stages.config import CONFIG_DIR, REPOSITORY
 
 CONTRACT = (
     "rank id source ra_deg dec_deg status reason score p_lens p_lens_err selected morphology n_images image_x_pix "
@@ -217,6 +217,16 @@ def test_impossible_request_is_one_clear_error(
     assert error.startswith("error: ")
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_a_survey_file_with_an_absent_psf_is_one_clear_error(
+    survey: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, des = tmp_path / "mine.yaml", CONFIG_DIR / "surveys" / "des.yaml"
+    mine.write_text(des.read_text() + "psf_files: {g: psfs/g.fits}\n")
+    assert run("--input", survey, "--output", tmp_path / "run", "--survey", mine) == 2
+    assert f"{tmp_path / 'psfs' / 'g.fits'}: no such PSF file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_folder_is_not_overwritten(whole: Path, survey: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from stages import config as configuration
 from stages import weights as weight_files
@@ -14,12 +16,14 @@ from stages.counter.detector import CounterConfig, in_field
 from stages.counter.matching import MATCH_FWHM, match_radius_pix, matched
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
-from stages.dataset import shards_to_test
-from stages.records import FloatArray
+from stages.dataset import native_positions, shards_to_test
+from stages.records import VERDICTS, FloatArray
 
 MANY = 5  # so many points or more are counted together
+LENSED_POINTS, LONE_POINTS = ("lens_quasar", "lens_supernova"), ("star", "saturated_star", "star_galaxy", "quasar")
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
 _CLOSE_FWHM = 0.7
+_SAME_PIX = 1e-3  # a point so near to an image of the truth is that image
 
 
 def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, float]:
@@ -27,8 +31,8 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
 
     Points are asked for where the detector looks. exact_count_N : of cutouts with N points that can be told apart;
     _clear and _close : of those with points whose nearest are at least 1 FWHM, or 0.7 to 1 FWHM, apart;
-    box_real_LOW_HIGH : share of the detections with a confidence in a range that are points; verdict_KIND_N_VERDICT :
-    of objects of a kind with N points. Shares come with 95% Wilson intervals (`_low`, `_high`).
+    box_real_LOW_HIGH : share of the detections with a confidence in a range that are points; verdict_KIND_VERDICT : see
+    `confusion`. Shares come with 95% Wilson intervals (`_low`, `_high`).
     """
     predictor = load(weights, device)
     card = weight_files.load_card(weights)
@@ -56,9 +60,7 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
             if len(deflector):
                 deflectors += 1
                 deflectors_found += bool(matched(count.deflector_xy_pix[None], deflector, 2 * radius)[0])
-            if n > 1:
-                kind = f"{shard.truth['kind'].iloc[k]}_{n}"
-                verdicts.setdefault(kind, Counter())[count.certificate.verdict] += 1
+            verdicts.setdefault(true_kind(shard.truth.iloc[k], points), Counter())[count.certificate.verdict] += 1
     right = sum(good for _, good in real)
     out: dict[str, float] = {"n_points": true_points}
     out |= share("recall", sum(hits), true_points) | share("precision", right, len(real))
@@ -69,9 +71,36 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     for low, high in pairwise(CONFIDENCES):
         inside = [good for confidence, good in real if low <= confidence < high]
         out |= share(f"box_real_{low:g}_{high:g}", sum(inside), len(inside))
+    return out | confusion(verdicts)
+
+
+def true_kind(row: pd.Series, points: FloatArray) -> str:
+    """Row of the verdicts' confusion matrix for a cutout with some points (n, 2) in the field.
+
+    lens_1 to lens_4 : lensed point sources by their images among the points, none with one and more than four with four;
+    chance_points; lone_point : a star or quasar; lens_galaxy and other_galaxy, artefacts included : without points;
+    field_points : the same beside points.
+    """
+    kind = str(row["kind"])
+    if kind in LENSED_POINTS:
+        images = native_positions(row["image_x_pix"], row["image_y_pix"])
+        return f"lens_{min(max(int(matched(points, images, _SAME_PIX).sum()), 1), 4)}"
+    if kind == "chance_points":
+        return kind
+    if kind in LONE_POINTS:
+        return "lone_point"
+    return "field_points" if len(points) else kind if kind == "lens_galaxy" else "other_galaxy"
+
+
+def confusion(verdicts: Mapping[str, Counter[str]]) -> dict[str, float]:
+    """Verdicts of each true kind: verdict_KIND_n objects, the share of each verdict and its number (`_n`)."""
+    out: dict[str, float] = {}
     for kind, counter in sorted(verdicts.items()):
-        for verdict, number in sorted(counter.items()):
-            out |= share(f"verdict_{kind}_{verdict}", number, counter.total())
+        out[f"verdict_{kind}_n"] = counter.total()
+        for verdict in VERDICTS:
+            if verdict in counter or verdict != "not_run":
+                out |= share(f"verdict_{kind}_{verdict}", counter[verdict], counter.total())
+                out[f"verdict_{kind}_{verdict}_n"] = counter[verdict]
     return out
 
 

@@ -194,5 +194,5 @@ def _record(
 ) -> ImageCount:
     return ImageCount(
         cutout.id, points.xy_pix, points.flux[:, 0], sure, deflector, trust, judged, points.xy_err_pix,
-        points.flux_err[:, 0],
+        points.flux_err[:, 0], points.under_snr,
     )  # fmt: skip

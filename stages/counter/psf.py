@@ -1,4 +1,4 @@
-"""The point-spread function at any place between pixels: the file's kernel, else a Moffat of the seeing's width."""
+"""The point-spread function at any place between pixels: the cutout's kernel, else a Moffat of the seeing's width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.ndimage import center_of_mass, map_coordinates, spline_filter
 from stages.records import Cutout, FloatArray
 from stages.scaling import resolution_arcsec
 
-MOFFAT_BETA = 4.765  # of atmospheric turbulence (Trujillo et al. 2001, MNRAS 328, 977)
+MOFFAT_BETA = 4.765  # where none is known: of atmospheric turbulence (Trujillo et al. 2001, MNRAS 328, 977)
 _STEP_PIX = 0.05
 _REACH_FWHM = 4.0
 _CORE = 0.2  # of the peak: what lies above tells where a kernel is centred
@@ -20,19 +20,20 @@ _CORE = 0.2  # of the peak: what lies above tells where a kernel is centred
 class Psf:
     """A PSF of unit sum; `spline` (h, w) are the cubic coefficients of the kernel, or of size 0 for a Moffat.
 
-    centre_pix : the point's (x, y) in the kernel, the centroid of its core.
+    centre_pix : the point's (x, y) in the kernel, the centroid of its core; beta : the Moffat's index.
     """
 
     fwhm_pix: float
     spline: FloatArray
     centre_pix: tuple[float, float] = (0.0, 0.0)
+    beta: float = MOFFAT_BETA
 
     def value(self, dx_pix: FloatArray, dy_pix: FloatArray) -> FloatArray:
         """Share of a point's light in pixels (n,) at an offset from the point."""
         if not self.spline.size:
-            alpha2 = (self.fwhm_pix / 2) ** 2 / (2 ** (1 / MOFFAT_BETA) - 1)
-            shape = (1 + (dx_pix**2 + dy_pix**2) / alpha2) ** -MOFFAT_BETA
-            return np.asarray(shape * (MOFFAT_BETA - 1) / (np.pi * alpha2))
+            alpha2 = (self.fwhm_pix / 2) ** 2 / (2 ** (1 / self.beta) - 1)
+            shape = (1 + (dx_pix**2 + dy_pix**2) / alpha2) ** -self.beta
+            return np.asarray(shape * (self.beta - 1) / (np.pi * alpha2))
         x, y = self.centre_pix
         return np.asarray(
             map_coordinates(self.spline, [dy_pix + y, dx_pix + x], order=3, mode="constant", prefilter=False)
@@ -65,4 +66,4 @@ def psf_of(cutout: Cutout, band: int) -> Psf:
         if kernel.size and kernel.sum() > 0:
             y, x = center_of_mass(np.maximum(kernel - _CORE * kernel.max(), 0))
             return Psf(fwhm, spline_filter(kernel / kernel.sum(), order=3), (float(x), float(y)))
-    return Psf(fwhm, np.empty((0, 0)))
+    return Psf(fwhm, np.empty((0, 0)), beta=cutout.psf_beta if np.isfinite(cutout.psf_beta) else MOFFAT_BETA)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from stages.counter.hypotheses import Look, Reading, Scene, log_by_chance, log_look, readings
+from stages.counter.hypotheses import FLUX_FLOOR_MAG, Look, Reading, Scene, log_by_chance, log_look, readings
 from stages.counter.images import KINDS
 from stages.counter.lens_model import Array
-from stages.counter.prediction import places_in, search_ellipse
+from stages.counter.prediction import magnitude_error, places_in, search_ellipse
 from stages.counter.priors import TheoremConfig
 from stages.records import Certificate
 
@@ -215,6 +215,7 @@ def _record(judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, 
     rows = best.scene.index[best.fit.detection[seen]]
     magnification[rows], arrival[rows] = images.magnification[seen], 1.0 + np.flatnonzero(seen)
     ellipse = np.array([search_ellipse(best.fit, int(k)) for k in best.missing]).reshape(-1, 4)
+    brightness = np.array([magnitude_error(best.fit, int(k)) for k in best.missing])
     counts = np.bincount(images.kind, minlength=3)
     return Certificate(
         judged.verdict,
@@ -233,6 +234,7 @@ def _record(judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, 
         image_arrival=arrival,
         missing_magnification=images.magnification[best.missing],
         missing_depth_mag=best.missing_mag - judged.depth_mag,
+        missing_mag_err=np.hypot(brightness, FLUX_FLOOR_MAG),
         missing_ellipse_pix=np.column_stack([ellipse[:, :2] / scale, ellipse[:, 2], ellipse[:, 3] / scale]),
         missing_snr=judged.snr,
     )

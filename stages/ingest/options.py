@@ -17,7 +17,8 @@ class IngestOptions:
     """How to read a survey.
 
     catalogue : objects to cut from tiles; survey : facts for files that do not carry their own; cutout_arcsec : side of
-    a cutout from a tile, or from an image larger than twice that; limit : read at most so many objects.
+    a cutout from a tile, or from an image larger than twice that; limit : read at most so many objects;
+    survey_psf : give cutouts without a PSF the survey's, which the counter uses; the simulator reads without it.
     """
 
     catalogue: Path | None = None
@@ -26,3 +27,4 @@ class IngestOptions:
     batch_size: int = 256
     workers: int = 2
     limit: int | None = None
+    survey_psf: bool = False

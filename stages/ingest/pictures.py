@@ -33,7 +33,7 @@ def read(path: Path, facts: SurveyFacts | None) -> Field:
     if picture.ndim == 2:
         top = max(float(picture.max()), 1.0)
         picture = np.repeat((255 * (picture / top)).astype(np.uint8)[..., None], 3, axis=2)
-    known = facts if facts is not None and facts.stretch is not None else survey_by_name(path)
+    known = survey_of(path, facts)
     reasons = () if known is not None else ("assumed_stretch", "assumed_pixel_scale")
     used = known if known is not None else _default()
     assert used.stretch is not None  # both kinds have one
@@ -49,6 +49,11 @@ def read(path: Path, facts: SurveyFacts | None) -> Field:
         ),
         zeros_are_data=True,
     )  # fmt: skip
+
+
+def survey_of(path: Path, facts: SurveyFacts | None) -> SurveyFacts | None:
+    """The survey whose composite a picture is: the one given where its stretch is known, else by the picture's name."""
+    return facts if facts is not None and facts.stretch is not None else survey_by_name(path)
 
 
 def survey_by_name(path: Path) -> SurveyFacts | None:

@@ -12,6 +12,7 @@ from stages.ingest.cutting import centre, cut
 from stages.ingest.field import Field, ReadError
 from stages.ingest.listing import Entry
 from stages.ingest.options import IngestOptions
+from stages.ingest.survey_psf import with_survey_psf
 from stages.records import Cutout, CutoutBatch, FloatArray, Problem
 
 Answer = Cutout | Problem
@@ -34,7 +35,8 @@ def read_entry(entry: Entry, options: IngestOptions) -> list[Answer]:
         if entry.kind == "bad":
             return [_skipped(entry, k, ReadError(entry.reason, entry.message)) for k in range(len(entry.ids))]
         with np.errstate(all="ignore"):  # wild pixels overflow; they are marked invalid
-            return _tile(entry, options) if entry.kind == "tile" else _objects(entry, options)
+            answers = _tile(entry, options) if entry.kind == "tile" else _objects(entry, options)
+            return _with_psf(answers, entry, options) if options.survey_psf else answers
     except ReadError as error:
         return [_skipped(entry, k, error) for k in range(len(entry.ids))]
     except MemoryError:
@@ -49,13 +51,27 @@ def fields_of(entry: Entry, options: IngestOptions) -> list[Field | ReadError]:
     """The fields of an entry's files."""
     if entry.kind == "array":
         return arrays.read(entry.path, entry.rows, options.survey)
-    if entry.kind == "picture" or (entry.kind == "tile" and not entry.path.name.lower().endswith(_FITS)):
+    if _is_picture(entry):
         return [pictures.read(entry.path, options.survey)]
     if len(entry.files) > 1 or entry.files[0][0] != ("", ""):
         field = fits_files.read_bands(dict(entry.files), options.survey)
         lacking = set(entry.expected_bands) - set(field.bands)
         return [field.because("missing_band") if lacking else field]
     return fits_files.read(entry.path, options.survey)
+
+
+def _with_psf(answers: list[Answer], entry: Entry, options: IngestOptions) -> list[Answer]:
+    """Cutouts with the PSF of the survey that they were read with, a picture's own where its name tells it."""
+    facts = options.survey
+    if _is_picture(entry):
+        facts = pictures.survey_of(entry.path, facts)
+    if facts is None:
+        return answers
+    return [with_survey_psf(a, facts) if isinstance(a, Cutout) else a for a in answers]
+
+
+def _is_picture(entry: Entry) -> bool:
+    return entry.kind == "picture" or (entry.kind == "tile" and not entry.path.name.lower().endswith(_FITS))
 
 
 _FITS = (".fits", ".fit", ".fts", ".gz", ".fz")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from stages.ingest.listing import Entry, entries, repeated_names, unique
 from stages.ingest.options import IngestOptions, InputError
 from stages.ingest.reading import read_batch
+from stages.ingest.survey_psf import check
 from stages.records import CutoutBatch
 
 Result = TypeVar("Result")
@@ -36,6 +37,8 @@ class Survey:
             raise InputError(f"{path}: no such file or folder. Check --input.")
         if options.catalogue is not None:
             self.options = replace(options, catalogue=options.catalogue.absolute())
+        if options.survey_psf and options.survey is not None:
+            check(options.survey)
         n, self._repeated = repeated_names(entries(self.path, self.options))
         self._n = n if options.limit is None else min(n, options.limit)
         if self._n == 0:

@@ -491,6 +491,7 @@ function numbers(row) {
     ["images seen / in model", `${fixed(row.n_images, 0)} / ${fixed(row.n_images_model, 0)}`],
     ["N+ / N− of the model", `${fixed(row.n_positive, 0)} / ${fixed(row.n_negative, 0)}`],
     ["parity sum", has(row.parity_sum) ? (row.parity_sum > 0 ? "+" : "") + row.parity_sum.toFixed(0).replace("-", "−") : "—"],
+    ["S/N of a point under the deflector", fixed(row.under_deflector_snr, 1)],
     ["theorem p-value", fixed(row.theorem_p_value, 3)], ["ln Bayes factor, lens / chance", fixed(row.theorem_log_bayes_factor, 1)],
     ["hypothesis", row.theorem_hypothesis.replaceAll("_", " ") || "—"], ["arc score", fixed(row.arc_score, 3)],
     ["Einstein radius", withError(row.theta_e_arcsec, row.theta_e_err_arcsec, 2, "″")],
@@ -505,7 +506,7 @@ function numbers(row) {
 
 function table(head, rows) {
   if (!rows.length) return null;
-  const line = (tag, cells) => el("tr", {}, ...cells.map((t) => el(tag, {}, t)));
+  const line = (tag, cells) => el("tr", {}, ...cells.map((t) => el(tag, {}, ...[t].flat())));
   return el("table", {}, el("thead", {}, line("th", head)), el("tbody", {}, rows.map((cells) => line("td", cells))));
 }
 
@@ -519,7 +520,7 @@ function more(row) {
       fixed(row.image_magnification[k], 1), fixed(row.image_arrival[k], 0)])),
     table(["not seen", "x / pix", "y / pix", "magnification", "mag beyond 5σ depth", "S/N there"], mx.map((_, k) => [
       (row.missing_names[k] || "").replaceAll("_", " "), fixed(mx[k], 2), fixed(row.missing_y_pix[k], 2),
-      fixed(row.missing_magnification[k], 1), fixed(row.missing_depth_mag[k], 1), fixed(row.missing_snr[k], 1)])),
+      fixed(row.missing_magnification[k], 1), withError(row.missing_depth_mag[k], row.missing_mag_err[k], 1), fixed(row.missing_snr[k], 1)])),
     table(["arc", "radius / ″", "angle / °", "extent / °", "length / ″", "width / ″"], length.map((_, k) => [
       String(k + 1), fixed(row.arc_radius_arcsec[k], 2), fixed(row.arc_angle_deg[k], 0), fixed(row.arc_extent_deg[k], 0),
       fixed(length[k], 2), fixed(row.arc_width_arcsec[k], 2)])),

@@ -156,32 +156,33 @@ def moffat(side: int, x: float, y: float, fwhm_pix: float, beta: float, axis_rat
 
 
 def misfit(points: Photometry) -> float:
-    """Mean square of what is left within 2 FWHM of the point, in units of its noise without the PSF's."""
+    """Mean square of what is left within a FWHM of the point, in units of its noise without the PSF's."""
     assert points.leftover is not None
     y, x = np.mgrid[0:40, 0:40]
-    near = np.hypot(x - 20, y - 19) < 6
+    near = np.hypot(x - 20, y - 19) < 3
     residual = points.leftover.residual[near]
     return float(np.mean((residual - np.median(residual)) ** 2) / 0.02**2)
 
 
-@pytest.mark.parametrize("sky_seed", [1, 2, 3])
-def test_a_surveys_moffat_index_makes_the_flux_of_its_points_right(sky_seed: int) -> None:
-    cutout = scene([], seed=sky_seed)
+def test_a_surveys_moffat_index_makes_the_flux_of_its_points_right() -> None:
     light = 50 * moffat(40, 20.3, 18.8, 3.0, 2.5)[None].astype(np.float32)
-    known = replace(cutout, flux=cutout.flux + light, psf_beta=2.5)
-    told, not_told = (
-        measure(c, np.array([[20.8, 18.4]]), NO_DEFLECTOR) for c in (known, replace(known, psf_beta=float("nan")))
-    )
-    error = [abs(float(p.flux[0, 0]) / 50 - 1) for p in (told, not_told)]
-    assert error[0] < 0.02
-    assert error[0] < 0.3 * error[1]
-    assert misfit(told) < 0.5 * misfit(not_told)
+    flux, left, start = np.zeros((8, 2)), np.zeros((8, 2)), np.array([[20.8, 18.4]])
+    for seed in range(8):
+        cutout = scene([], seed=seed)
+        for told, beta in enumerate((float("nan"), 2.5)):
+            got = measure(replace(cutout, flux=cutout.flux + light, psf_beta=beta), start, NO_DEFLECTOR)
+            flux[seed, told], left[seed, told] = got.flux[0, 0], misfit(got)
+    assert flux[:, 1].mean() == pytest.approx(50, rel=0.03)
+    assert flux[:, 0].mean() < 42
+    assert left[:, 1].mean() < 0.8 * left[:, 0].mean()
 
 
 def test_a_surveys_elongated_kernel_leaves_nothing_of_its_points(tmp_path: Path) -> None:
     kernel = moffat(33, 16, 16, 3.0, 3.0, axis_ratio=0.6)
     fits.PrimaryHDU(kernel).writeto(tmp_path / "psf.fits")
-    facts = SurveyFacts("mine", "ground", ("i",), 0.1, {"i": 0.3}, {"i": 30.0}, psf_files={"i": str(tmp_path / "psf.fits")})
+    facts = SurveyFacts(
+        "mine", "ground", ("i",), 0.1, {"i": 0.3}, {"i": 30.0}, psf_files={"i": str(tmp_path / "psf.fits")}
+    )
     cutout = scene([])
     cutout = replace(cutout, flux=cutout.flux + 50 * moffat(40, 20.3, 18.8, 3.0, 3.0, 0.6)[None].astype(np.float32))
     told, not_told = (
