@@ -77,8 +77,8 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
 def true_kind(row: pd.Series, points: FloatArray) -> str:
     """Row of the verdicts' confusion matrix for a cutout with some points (n, 2) in the field.
 
-    lens_1 to lens_4 : lensed point sources by their images among the points, none with one and more than four with
-    four; chance_points; lone_point : a star or quasar; lens_galaxy and other_galaxy, artefacts included : without points;
+    lens_1 to lens_4 : lensed point sources by their images among the points, none with one, more than four with four;
+    chance_points; lone_point : a star or quasar; lens_galaxy and other_galaxy, artefacts included : without points;
     field_points : the same beside points.
     """
     kind = str(row["kind"])
