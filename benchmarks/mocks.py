@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,13 +25,26 @@ Points = tuple[np.ndarray, np.ndarray]  # positions (n, 2) about the deflector, 
 FAINTEST = 0.1  # of the brightest image: fainter ones are not detected
 
 
-def random_lens(rng: np.random.Generator) -> LensModel:
-    """As wide as the image finder must bear: e to 0.4 per component, shear to 0.15, cores 0.005-0.3 arcsec."""
+MASSES = ("isothermal", "satellite", "slope")
+
+
+def random_lens(rng: np.random.Generator, mass: str = MASSES[0]) -> LensModel:
+    """As wide as the image finder must bear: e to 0.4 per component, shear to 0.15, cores 0.005-0.3 arcsec.
+
+    mass : with a satellite of 0.03 to 0.3 Einstein radii at 0.3 to 1.8, or of a slope between 1.6 and 2.4.
+    """
     angle, shear = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.15)
     g1, g2 = shear * np.cos(angle), shear * np.sin(angle)
     theta_e = rng.uniform(0.5, 2)
     core = min(10 ** rng.uniform(-2.3, -0.52), 0.4 * theta_e)
-    return LensModel(theta_e, *rng.uniform(-0.4, 0.4, 2), g1, g2, core_arcsec=core)
+    model = LensModel(theta_e, *rng.uniform(-0.4, 0.4, 2), g1, g2, core_arcsec=core)
+    if mass == "slope":
+        return replace(model, slope=rng.uniform(1.6, 2.4))
+    if mass == "isothermal":
+        return model
+    angle, radius, own = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.8) * theta_e, rng.uniform(0.03, 0.3) * theta_e
+    core = min(10 ** rng.uniform(-2.3, -1), 0.3 * own)
+    return replace(model, satellite=(own, radius * np.cos(angle), radius * np.sin(angle), core))
 
 
 def source_near_caustic(model: LensModel, rng: np.random.Generator) -> np.ndarray:

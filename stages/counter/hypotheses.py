@@ -13,14 +13,15 @@ from scipy.special import logsumexp, ndtr
 
 from stages.counter.chance import log_chance, log_common
 from stages.counter.images import KINDS
-from stages.counter.lens_fit import Fit, solutions, unseen_centre
+from stages.counter.lens_fit import CORE_ARCSEC, Fit, solutions, unseen_centre
 from stages.counter.lens_model import Array
+from stages.counter.naked_cusp import COUNTS, without_fourth
 from stages.counter.priors import TheoremConfig
 from stages.records import FloatArray
 
 HYPOTHESES = (
-    "two_images", "four_images", "five_images", "unresolved_pair", "image_unseen", "naked_cusp", "one_contaminant",
-    "two_contaminants", "chance_alignment", "single_point",
+    "two_images", "three_images", "four_images", "five_images", "unresolved_pair", "image_unseen", "naked_cusp",
+    "one_contaminant", "two_contaminants", "chance_alignment", "single_point",
 )  # fmt: skip
 MISSING_NAMES = (
     "central_demagnified",  # the maximum under the deflector
@@ -36,6 +37,10 @@ _MERGED_FWHM, _HIDDEN_FWHM = 0.8, 0.5  # half of the images this near to another
 _PAIR_ERROR_FWHM = 0.3  # where the centroid of a merged pair may lie
 _UNKNOWN_LIMIT = 0.75  # mag below the faintest detection, where the depth is not known
 _MOST_CONTAMINANTS = 2
+_NUCLEUS, _NUCLEUS_SIGMA = 0.1, 5.0  # unrelated points that are the deflector's nucleus; how near in errors
+_CENTRE_REACH = 0.25  # of the others' mean distance from the deflector: a detection nearer may be the central image
+_CENTRE_CORE_ARCSEC = 0.15  # of a lens whose central image is seen
+_CENTRE_SCATTER = 1.5  # mag, of the central image, which goes as the square of the core
 _DIMMED = 0.1  # of bright images, those that dust, variability or microlensing hides
 
 Look = Callable[[FloatArray], tuple[FloatArray, FloatArray]]  # places (k, 2) -> flux of a point at each, and its error
@@ -94,7 +99,7 @@ class Reading:
 
 def log_by_chance(scene: Scene) -> float:
     """Log likelihood that all detections are unrelated."""
-    out = log_chance(scene.xy, *scene.centre) + log_common(
+    out = _log_unrelated(scene.xy, scene.deflector, scene.deflector_error, *scene.centre) + log_common(
         scene.magnitude[:, 0], np.hypot(scene.magnitude_err[:, 0], CHANCE_MAG_SCATTER)
     )
     return out + _colours(scene, np.full(len(scene.xy), CHANCE_COLOUR_SCATTER))
@@ -108,21 +113,52 @@ def readings(scene: Scene, prior: TheoremConfig) -> list[Reading]:
         if n - size > max(_MOST_CONTAMINANTS, n - 4):
             continue
         for subset in combinations(range(n), size):
-            for variant, log_prior in _variants(scene.only(subset), prior, size == n):
-                fits = solutions(variant.xy, variant.error, variant.deflector, variant.deflector_error)
-                out += [_read(scene, variant, list(subset), fit, log_prior, prior) for fit in fits if fit.matched]
-    return sorted(out, key=lambda r: -r.log_likelihood)
+            for variant, log_prior, core in _variants(scene.only(subset), prior, size == n):
+                fits = solutions(variant.xy, variant.error, variant.deflector, variant.deflector_error, core)
+                some = [_read(scene, variant, list(subset), fit, log_prior, prior) for fit in fits if fit.matched]
+                if size == n == 3 and some and (best := max(some + out, key=_likelihood)) in some:
+                    some += _naked_cusp(best, log_prior, prior)
+                out += some
+    return sorted(out, key=_likelihood, reverse=True)
 
 
-def _variants(scene: Scene, prior: TheoremConfig, every: bool) -> Iterator[tuple[Scene, float]]:
-    """The images as they are and, where three are all, with each taken for a merged pair whose place is poor."""
+def _likelihood(reading: Reading) -> float:
+    return reading.log_likelihood
+
+
+def _variants(scene: Scene, prior: TheoremConfig, every: bool) -> Iterator[tuple[Scene, float, float]]:
+    """The images as they are, with a small core, and what else they can be where they are all.
+
+    The central image of a large core among them; each of three a merged pair whose place is poor.
+    """
     n, error = len(scene.xy), _PAIR_ERROR_FWHM * scene.fwhm
-    if not (every and n == 3 and scene.error.max() < error):
-        yield scene, 0.0
-        return
-    yield scene, log(1 - prior.pair_unresolved)
-    for k in range(n):
-        yield replace(scene, error=np.where(np.arange(n) == k, error, scene.error)), log(prior.pair_unresolved / n)
+    pairs = every and n == 3 and scene.error.max() < error
+    yield scene, log(1 - prior.pair_unresolved) if pairs else 0.0, CORE_ARCSEC
+    for k in range(n if pairs else 0):
+        poor = np.where(np.arange(n) == k, error, scene.error)
+        yield replace(scene, error=poor), log(prior.pair_unresolved / n), CORE_ARCSEC
+    distance = np.sort(np.hypot(*(scene.xy - scene.deflector).T))
+    if every and n in (3, 5) and distance[0] < _CENTRE_REACH * distance[1:].mean():
+        yield scene, 0.0, _CENTRE_CORE_ARCSEC
+
+
+def _naked_cusp(best: Reading, log_prior: float, prior: TheoremConfig) -> list[Reading]:
+    """A reading of three images without the fourth that the best one misses, where that one ought to be seen."""
+    unseen = float(best.unseen.prod())
+    fit = without_fourth(best.fit, 0.5 * unseen) if unseen < 0.5 else None
+    return [] if fit is None else [_read(best.scene, best.scene, [0, 1, 2], fit, log_prior, prior)]
+
+
+def _log_unrelated(xy: Array, deflector: Array, deflector_err: float, centre: Array, centre_err: float) -> float:
+    """Log density of unrelated points, of which the nearest to a seen deflector may be its nucleus."""
+    out = log_chance(xy, centre, centre_err)
+    square = ((xy - deflector) ** 2).sum(1)
+    if not square.min() < (_NUCLEUS_SIGMA * deflector_err) ** 2:
+        return out
+    near = int(square.argmin())
+    at_centre = -0.5 * square[near] / deflector_err**2 - log(2 * np.pi * deflector_err**2)
+    rest = log_chance(np.delete(xy, near, 0), centre, centre_err)
+    return float(np.logaddexp(log(1 - _NUCLEUS) + out, log(_NUCLEUS) + at_centre + rest))
 
 
 def _read(whole: Scene, scene: Scene, subset: list[int], fit: Fit, log_prior: float, prior: TheoremConfig) -> Reading:
@@ -134,13 +170,18 @@ def _read(whole: Scene, scene: Scene, subset: list[int], fit: Fit, log_prior: fl
     out += k * log(prior.contaminants) - prior.contaminants - lgamma(k + 1)
     offset, scatter = np.zeros(n), np.full(n, CHANCE_MAG_SCATTER)
     offset[subset], scatter[subset] = apparent, FLUX_FLOOR_MAG
+    centre = [subset[d] for d in fit.detection[fit.images.kind == KINDS.index("maximum")] if d >= 0]
+    if centre:
+        scatter[centre] = _CENTRE_SCATTER
+        out += len(centre) * log(prior.centre_seen)
     offset[rest] = apparent.mean()
     out += log_common(whole.magnitude[:, 0] - offset, np.hypot(whole.magnitude_err[:, 0], scatter))
     floor = np.full(n, CHANCE_COLOUR_SCATTER)
     floor[subset] = COLOUR_FLOOR_MAG
     out += _colours(whole, floor)
     if rest:
-        out += log_chance(whole.xy[rest], np.array([fit.model.x_arcsec, fit.model.y_arcsec]), scene.deflector_error)
+        at = np.array([fit.model.x_arcsec, fit.model.y_arcsec])
+        out += _log_unrelated(whole.xy[rest], scene.deflector, scene.deflector_error, at, scene.deflector_error)
     return Reading(_hypothesis(fit, names, k), scene, fit, out, missing, names, unseen, mag)
 
 
@@ -194,13 +235,14 @@ def _hypothesis(fit: Fit, names: tuple[str, ...], contaminants: int) -> str:
     minima, saddles, maxima = np.bincount(fit.images.kind, minlength=3)
     if contaminants:
         return "one_contaminant" if contaminants == 1 else "two_contaminants"
-    if (minima, saddles, maxima) == (2, 1, 0):
+    if (minima, saddles, maxima) == COUNTS:
         return "naked_cusp"
     if "merging_pair_unresolved" in names:
         return "unresolved_pair"
-    if set(names) - {"central_demagnified"} and (fit.detection >= 0).sum() < minima + saddles:
+    if set(names) - {"central_demagnified"} and (fit.detection[fit.images.kind < 2] >= 0).sum() < minima + saddles:
         return "image_unseen"
-    return {2: "two_images", 4: "four_images"}.get(int(minima + saddles), "five_images")
+    seen = {2: "two_images", 3: "three_images", 4: "four_images"}
+    return seen.get(int((fit.detection >= 0).sum()), "five_images")
 
 
 def _colours(scene: Scene, floor: Array) -> float:

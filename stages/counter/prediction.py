@@ -51,10 +51,13 @@ def magnitude_error(fit: Fit, image: int) -> float:
 
 def in_other_lenses(fit: Fit, image: int) -> Array:
     """(n, 3) place and det A of one image in the lenses drawn from the fit's posterior, without those that lack it."""
-    draws = lenses_like(fit)
-    place = fit.images.xy_arcsec[image]
-    found = _follow(draws, fit.model.core_arcsec, place, fit.images.kind[image] == 1)
+    found = followed(fit, image, lenses_like(fit))
     return np.asarray(found[np.isfinite(found).all(1)])
+
+
+def followed(fit: Fit, image: int, draws: Array) -> Array:
+    """(n, 3) place and det A of one image of a fitted lens in other lenses (n, 9), NaN in those that lack it."""
+    return _follow(draws, fit.model.core_arcsec, fit.images.xy_arcsec[image], fit.images.kind[image] == 1)
 
 
 def places_in(centre: Array, ellipse: Array, step: float) -> tuple[Array, Array]:
@@ -81,6 +84,12 @@ def lenses_like(fit: Fit) -> Array:
     root = axes * np.sqrt(np.maximum(values, 0))
     best = np.concatenate([fit.model.as_array()[:7], fit.source_xy_arcsec])
     return np.asarray(best + _normals() @ root.T)
+
+
+def posterior_chi2(fit: Fit, draw: Array) -> float:
+    """How much worse than the best another lens (9,) of the fit's Gaussian posterior is."""
+    away = draw - np.concatenate([fit.model.as_array()[:7], fit.source_xy_arcsec])
+    return float(away @ np.linalg.solve(fit.covariance, away))
 
 
 @lru_cache(maxsize=1)
