@@ -76,9 +76,8 @@ def measure_images(n: int, seed: int, workers: int, mass: str) -> None:
         for part in pool.imap_unordered(solve_chunk, jobs):
             total += part
             bar.update(part["lenses"])
-    print(
-        f"images: {total['lenses']} lenses ({mass}), half the sources within 0.1 theta_E of a caustic: even {total['even']},"
-    )
+    print(f"images: {total['lenses']} lenses ({mass}), half the sources within 0.1 theta_E of a caustic:", end=" ")
+    print(f"even {total['even']},")
     print(f"  parity sum not 1 {total['parity sum not 1']}, images that map elsewhere {total['elsewhere']}, mismatch")
     print(
         f"  with winding numbers {total['winding mismatch']} of {total['winding known']} whose curves could be followed"
