@@ -1,4 +1,9 @@
-"""Sets of points to judge: images of lenses whose shapes are unlike the fitter's priors, and chance look-alikes."""
+"""Sets of points to judge: images of lenses whose shapes are unlike the fitter's priors, and chance look-alikes.
+
+So are the colours: the fitter takes those of images to agree to 0.15 mag and those of chance points for independent
+Gaussians of 0.5 mag; here images agree to 0.05 mag, and chance points lie on a sequence, the first colour uniform over
+1.7 mag (0.49 rms), the second 0.6 of it with a scatter of 0.4 mag (0.50 rms in all). Every flux has the place's noise.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,16 @@ from stages.counter.lens_model import LensModel
 
 @dataclass(frozen=True)
 class Place:
-    """An instrument: FWHM, error of the deflector's place and of the images', arcsec."""
+    """An instrument: FWHM, error of the deflector's place and of the images', arcsec; error of fluxes, mag."""
 
     fwhm: float
     deflector_error: float
     error: float
+    flux_error: float
 
 
-PLACES = {"space": Place(0.1, 0.03, 0.005), "ground": Place(0.7, 0.08, 0.03)}
+PLACES = {"space": Place(0.1, 0.03, 0.005, 0.03), "ground": Place(0.7, 0.08, 0.03, 0.08)}
+IMAGE_COLOUR_SCATTER, STAR_COLOUR_RANGE, STAR_SLOPE, STAR_SCATTER = 0.05, 1.7, 0.6, 0.4  # mag; see above
 Points = tuple[np.ndarray, np.ndarray]  # positions (n, 2) about the deflector, arcsec, and fluxes (n,)
 FAINTEST = 0.1  # of the brightest image: fainter ones are not detected
 
@@ -98,6 +105,18 @@ def double(rng: np.random.Generator, place: Place) -> Points:
             return xy, flux
 
 
+def in_three_bands(rng: np.random.Generator, place: Place, flux: np.ndarray, one_source: bool) -> np.ndarray:
+    """Noisy fluxes (n, 3) of points whose fluxes (n,) in the first band are known."""
+    n = len(flux)
+    if one_source:
+        colours = rng.normal(0, 0.5, 2) + rng.normal(0, IMAGE_COLOUR_SCATTER, (n, 2))
+    else:
+        first = STAR_COLOUR_RANGE * rng.uniform(-0.5, 0.5, n)
+        colours = np.column_stack([first, STAR_SLOPE * first + rng.normal(0, STAR_SCATTER, n)])
+    magnitude = np.column_stack([np.zeros(n), colours]) + rng.normal(0, place.flux_error, (n, 3))
+    return flux[:, None] * 10 ** (-0.4 * magnitude)
+
+
 def closest(xy: np.ndarray) -> float:
     """Smallest separation."""
     return float((np.hypot(*(xy[:, None] - xy).transpose(2, 0, 1)) + 99 * np.eye(len(xy))).min())
@@ -138,5 +157,6 @@ QUARTETS: dict[str, Callable[[np.random.Generator, Place], Points]] = {
     "lensed quads": quad,
     "ring, jitter 0.1": lambda rng, place: on_ring(rng, place, 0.1),
     "ring, jitter 0.2": lambda rng, place: on_ring(rng, place, 0.2),
+    "about a galaxy": lambda rng, place: about_galaxy(rng, place, 4),
     "one of 4 replaced": one_replaced,
 }

@@ -30,6 +30,7 @@ from benchmarks.mocks import (
     Place,
     about_galaxy,
     double,
+    in_three_bands,
     lensed,
     on_ring,
     quad,
@@ -100,10 +101,11 @@ def measure_fits(n: int, rng: np.random.Generator) -> None:
 def judge(
     xy: np.ndarray, flux: np.ndarray, place: Place, rng: np.random.Generator, seen: bool, limit: float = np.nan
 ) -> Certificate:
-    """Certificate of points whose deflector, at 0, is seen with the place's error or not."""
+    """Certificate of points whose deflector, at 0, is seen with the place's error or not; fluxes (n,) or (n, bands)."""
     deflector = rng.normal(0, place.deflector_error, 2) if seen else NAN2
-    error = np.full(len(xy), place.error)
-    return certificate(Detections(xy, flux, np.ones(len(xy)), deflector, 1.0, 1.0, place.fwhm, limit, xy_err_pix=error))
+    error, noise = np.full(len(xy), place.error), flux * place.flux_error / 1.086 if flux.ndim == 2 else None
+    points = Detections(xy, flux, np.ones(len(xy)), deflector, 1.0, 1.0, place.fwhm, limit, noise, error)
+    return certificate(points)
 
 
 def all_four(result: Certificate) -> float:
@@ -132,7 +134,10 @@ def measure_quartets(n: int, rng: np.random.Generator) -> None:
 
 
 def measure_few(n: int, rng: np.random.Generator) -> None:
-    """AUC of triples and doubles against chance points, deflector seen; doubles with and without fluxes."""
+    """AUC of triples and doubles against chance points, deflector seen; doubles without fluxes, with, and with colours.
+
+    The same doubles are judged each time.
+    """
     for name, place in PLACES.items():
         lens = [judge(*triple(rng, place)[:2], place, rng, True) for _ in range(n)]
         limited = [(lambda t: judge(t[0], t[1], place, rng, True, t[2]))(triple(rng, place)) for _ in range(n)]
@@ -142,15 +147,19 @@ def measure_few(n: int, rng: np.random.Generator) -> None:
         ):
             chance = [judge(*make(place), place, rng, True) for _ in range(n)]
             print(f"{name:6} triples against {kind}: {auc(lens, chance)}; depth known {auc(limited, chance)}")
-        for what in ("geometry", "geometry and fluxes"):
-            nothing = np.full(2, np.nan)
-            pairs = [(double(rng, place), about_galaxy(rng, place, 2)) for _ in range(n)]
+        pairs = [[double(rng, place) for _ in range(n)], [about_galaxy(rng, place, 2) for _ in range(n)]]
+        colours = [[in_three_bands(rng, place, f, side == 0) for _, f in pairs[side]] for side in (0, 1)]
+        for what, bands in (("geometry", 0), ("geometry and fluxes", 1), ("geometry, fluxes and colours", 3)):
             lens, chance = (
-                [judge(p[side][0], p[side][1] if "fluxes" in what else nothing, place, rng, True) for p in pairs]
+                [
+                    judge(xy, flux[:, :bands] if bands else np.full(2, np.nan), place, rng, True)
+                    for (xy, _), flux in zip(pairs[side], colours[side], strict=True)
+                ]
                 for side in (0, 1)
             )
-            verdicts = Counter(r.verdict for r in lens + chance)
-            print(f"{name:6} doubles from {what}: {auc(lens, chance)}; verdicts {dict(verdicts)}")
+            verdicts = [dict(Counter(r.verdict for r in some)) for some in (lens, chance)]
+            print(f"{name:6} doubles from {what}: {auc(lens, chance)}; verdicts of lenses {verdicts[0]},", end=" ")
+            print(f"of chance points {verdicts[1]}")
 
 
 def auc(lens: list[Certificate], chance: list[Certificate]) -> str:

@@ -30,6 +30,7 @@ SYSTEMATIC_FWHM = 0.04  # of measured positions: what arcs and the PSF's shape a
 CONFIRMED_SNR = 5.0  # of a flux measured where an image was predicted
 LOOK_STEP_FWHM, APART_FWHM = 0.4, 0.7  # between places looked at; between these and what is known
 FAR_FACTOR = 3.0  # beyond this many times the second smallest distance from the deflector lie field objects
+CENTRE_FACTOR = 0.25  # nearer than this part of the second smallest distance is a central image or a nucleus
 _MOST_IMAGES = 7  # detections beyond these, by confidence, are taken for contaminants
 _MOST_LOOKS = 3  # readings whose missing images are looked for in the pixels
 
@@ -137,7 +138,8 @@ def _near(scene: Scene) -> npt.NDArray[np.bool_]:
     distance = np.hypot(*(scene.xy - scene.deflector).T)
     if len(distance) < 3 or not np.isfinite(distance).all():
         return np.ones(len(distance), bool)
-    return np.asarray(distance <= FAR_FACTOR * np.sort(distance)[1])
+    first, second, third = np.sort(distance)[:3]
+    return np.asarray(distance <= FAR_FACTOR * (third if first < CENTRE_FACTOR * second else second))
 
 
 def _in_arcsec(look: Look | None, origin: Array, scale: float, flux_limit: float) -> Look | None:

@@ -171,6 +171,63 @@ def test_a_star_far_outside_a_quad_changes_nothing():
     assert "contaminant: detection 5" in result.sentence
 
 
+def test_three_bright_images_without_a_fourth_in_deep_pixels_are_a_naked_cusp():
+    images = all_images(LensModel(1.0, 0.4, 0.0, -0.2, 0.0, core_arcsec=0.01), (0.83, 0.015))
+    assert np.bincount(images.kind, minlength=3).tolist() == [2, 1, 0]
+    xy, flux = images.xy_arcsec, np.abs(images.magnification)
+    errors = {"xy_err_pix": np.full(3, 0.005)}
+    deep = judge(xy, flux, flux_limit=0.005 * flux.min(), **errors)
+    assert (deep.hypothesis, deep.verdict) == ("naked_cusp", "possible")
+    assert (deep.n_positive, deep.n_negative, deep.missing_names) == (2, 1, ())
+    assert sorted(deep.image_arrival.tolist()) == [1, 2, 3]
+    shallow = judge(xy, flux, flux_limit=0.9 * flux.min(), **errors)
+    assert shallow.hypothesis != "naked_cusp"
+
+
+def test_two_stars_beside_a_quad_are_named_contaminants():
+    xy, flux = bright(QUAD_SOURCE)
+    result = judge(np.vstack([xy, (1.2, -1.3), (-1.5, 0.4)]), np.append(flux, (flux.mean(), flux.mean())))
+    assert (result.verdict, result.hypothesis) == ("possible", "two_contaminants")
+    assert np.isfinite(result.image_arrival).tolist() == [True] * 4 + [False] * 2
+    assert "contaminant: detection 5, 6" in result.sentence
+
+
+def with_centre(source, core):
+    """All images of a lens with a large core, the maximum last, and their fluxes in three bands of one colour."""
+    images = all_images(LensModel(1.2, 0.12, -0.06, 0.03, 0.04, core_arcsec=core), source)
+    order = np.argsort(images.kind == 2, kind="stable")
+    assert np.count_nonzero(images.kind == 2) == 1
+    return images.xy_arcsec[order], np.abs(images.magnification[order])[:, None] * (1.0, 1.3, 2.0)
+
+
+@pytest.mark.parametrize("core", [0.1, 0.2])
+@pytest.mark.parametrize(("source", "name"), [(QUAD_SOURCE, "five_images"), ((0.2, 0.15), "three_images")])
+def test_a_central_image_is_told_from_the_nucleus_of_the_deflector(core, source, name):
+    xy, flux = with_centre(source, core)
+    image = judge(xy, flux)
+    assert image.hypothesis == name
+    assert image.missing_names == ()
+    assert image.verdict == ("supports" if name == "five_images" else "possible")
+    flux[-1] = flux[:-1].max() * np.array([1.0, 3.0, 9.0])  # as bright as the images, and red
+    nucleus = judge(xy, flux)
+    assert nucleus.hypothesis == "one_contaminant"
+    assert f"contaminant: detection {len(xy)}" in nucleus.sentence
+
+
+def test_a_nucleus_does_not_make_chance_points_a_lens():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        angle, radius = rng.uniform(0, np.pi, 4), rng.uniform(0.3, 2.0, 4)
+        xy = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
+        assert judge(np.vstack([xy, (0.0, 0.0)])).verdict != "supports"
+
+
+def test_the_outer_image_of_a_double_is_no_field_object_beside_a_nucleus():
+    xy = np.array([(1.43, 0.72), (-0.34, -0.22), (0.0, 0.0)])
+    result = judge(xy, np.array([5.0, 1.0, 3.0]))
+    assert np.isfinite(result.image_arrival[0])
+
+
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 9])
 def test_the_theorem_holds_for_the_model_whatever_was_detected(n):
     xy = np.random.default_rng(n).uniform(-1, 1, (n, 2))
