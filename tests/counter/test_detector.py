@@ -1,9 +1,11 @@
 """Tiles for the detector and what its boxes mean."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ from stages.counter.detector import (
     loss_of,
     with_deflectors,
 )
-from stages.counter.evaluate import apart
+from stages.counter.evaluate import apart, confusion, true_kind
 from stages.counter.predict import Predictor, count, load
 from stages.counter.tiles import is_seen, tiles, true_boxes
 from stages.counter.train import shifted
@@ -226,3 +228,22 @@ def test_light_at_a_predicted_place_counts_unless_no_lens_makes_it_an_image(
     got = count(cutout, found.xy_pix[:3], np.full(3, 0.9), np.full(2, np.nan), float("nan"), predictor.prior)
     assert len(got.xy_pix) == n
     assert got.certificate.verdict == "possible"
+
+
+def test_a_lens_counts_by_its_images_and_not_by_stars_beside_it() -> None:
+    row = pd.Series({"kind": "lens_quasar", "image_x_pix": [1.0, 5.0, 9.0], "image_y_pix": [1.0, 5.0, 9.0]})
+    images, star = np.array([[5.0, 5.0], [1.0, 1.0]]), np.array([[1.0, 9.0]])
+    assert true_kind(row, np.vstack([images, star])) == "lens_2"
+    assert true_kind(row, np.empty((0, 2))) == "lens_1"
+    assert true_kind(pd.Series({**row, "kind": "star"}), star) == "lone_point"
+    assert true_kind(pd.Series({**row, "kind": "lens_galaxy"}), star) == "field_points"
+    assert true_kind(pd.Series({**row, "kind": "lens_galaxy"}), star[:0]) == "lens_galaxy"
+    assert true_kind(pd.Series({**row, "kind": "spiral"}), star[:0]) == "other_galaxy"
+
+
+def test_shares_of_the_verdicts_of_one_kind_sum_to_one() -> None:
+    figures = confusion({"lens_4": Counter(supports=3, possible=1)})
+    words = ("supports", "possible", "inconsistent", "single", "no_images")
+    assert figures["verdict_lens_4_n"] == 4
+    assert [figures[f"verdict_lens_4_{word}_n"] for word in words] == [3, 1, 0, 0, 0]
+    assert sum(figures[f"verdict_lens_4_{word}"] for word in words) == pytest.approx(1.0)
