@@ -30,7 +30,7 @@ from stages import config as configuration
 from stages import weights
 from stages.counter.priors import TheoremConfig
 from stages.ingest import IngestOptions, InputError, Survey
-from stages.prior import restated, restated_error
+from stages.prior import restated, restated_error, share
 from stages.ranking import model as ranking
 from stages.ranking.morphology import morphology
 from stages.records import Candidate, CutoutBatch, Problem
@@ -159,9 +159,9 @@ def scan(options: argparse.Namespace) -> int:
     try:
         with tqdm(total=len(survey), unit="cutout", desc="scan", disable=options.quiet) as bar:
             bar.update(min(first * config.batch_size, len(survey)))
-            make = partial(looker, config, options.device, options.all)
+            make = partial(looker, config, options.device, options.all, options.arc_maps)
             for index, looked in enumerate(survey.mapped(make, first), start=first):
-                parts.write(index, looked.rows, looked.problems, looked.stamps, looked.maps if options.arc_maps else ())
+                parts.write(index, looked.rows, looked.problems, looked.stamps, looked.maps)
                 seconds = {name: seconds.get(name, 0.0) + value for name, value in looked.seconds.items()}
                 bar.update(len(looked.rows) + len([p for p in looked.problems if not p.id]))
     except KeyboardInterrupt:
@@ -188,17 +188,21 @@ def check(config: PipelineConfig, device: str) -> None:
         pick_device(device)
 
 
-def looker(config: PipelineConfig, device: str, everything: bool) -> Callable[[Callable[[], CutoutBatch]], Looked]:
+def looker(
+    config: PipelineConfig, device: str, everything: bool, arc_maps: bool
+) -> Callable[[Callable[[], CutoutBatch]], Looked]:
     """In each process once: load the stages, and give what passes a batch through them."""
     if parent_process() is not None:  # one of several processes: each keeps to its core
         import torch
 
         torch.set_num_threads(1)
     stages = Stages.load(config, pick_device(device))
-    return partial(look, stages=stages, config=config, everything=everything)
+    return partial(look, stages=stages, config=config, everything=everything, arc_maps=arc_maps)
 
 
-def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig, everything: bool) -> Looked:
+def look(
+    read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig, everything: bool, arc_maps: bool
+) -> Looked:
     """One batch through the stages: its rows in reading order, and its problems."""
     stages.seconds.clear()
     with timed(stages.seconds, "ingest"):
@@ -212,12 +216,9 @@ def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig
     with timed(stages.seconds, "arcs"):
         centres = [counts[c.id].deflector_xy_pix for c in flagged]
         found = {a.id: a for a in stages.arcs.predict(flagged, centres)}
+    arcs = [c for c in flagged if found[c.id].score >= config.arc_threshold]
     with timed(stages.seconds, "counter"):
-        peaks = {
-            c.id: stages.counter.certify_arcs(c, counts[c.id], found[c.id])
-            for c in flagged
-            if found[c.id].score >= config.arc_threshold
-        }
+        peaks = {c.id: stages.counter.certify_arcs(c, counts[c.id], found[c.id]) for c in arcs}
     rows = [
         row_of(c, float(p), float(e), bool(odd), counts.get(c.id), found.get(c.id), peaks.get(c.id))
         for c, p, e, odd in zip(cutouts, first.p_lens, first.p_lens_err, first.out_of_domain, strict=True)
@@ -226,7 +227,7 @@ def look(read: Callable[[], CutoutBatch], stages: Stages, config: PipelineConfig
     rows = [stated(row, config.prior) for row in rank(rows, stages.ranker, config)]
     shown = could_be_shown(rows, stages.highest, config.report_rows)
     stamps = {c.id: make_stamp(c, counts[c.id], found[c.id]) for c in flagged if c.id in shown}
-    maps = [ArcMap.of(found[c.id], c) for c in flagged if found[c.id].score >= config.arc_threshold]
+    maps = [ArcMap.of(found[c.id], c) for c in arcs] if arc_maps else []
     degraded = [
         Problem(
             r.id,
@@ -341,13 +342,6 @@ class timed:
 def usable_cores() -> int:
     """Cores that this process may use, eight at most: each working process needs about a GiB of memory."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-
-
-def share(text: str) -> float:
-    """A number between 0 and 1, of an option."""
-    if not 0 < (number := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
-    return number
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -34,9 +34,8 @@ VARIANTS: dict[str, ArcsConfig] = {
     "square": replace(_BASE, grid="square", subtract=False),
 }
 FIGURES = (
-    "auroc", "auroc_clear", "pixel_precision", "pixel_recall", "pixel_precision_at_recall_0.75",
-    "coverage_abs_error_deg", "theta_e_abs_error",
-    "coverage_abs_error_deg_clear", "theta_e_abs_error_clear",
+    "auroc", "pixel_precision", "pixel_recall", "pixel_precision_at_recall_0.75", "coverage_abs_error_deg",
+    "theta_e_abs_error",
 )  # fmt: skip
 _BATCH, _LEARNING_RATE, _TIMED = 48, 2e-3, 16
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from stages import config as configuration
 from stages.dataset import DatasetError, Shard, read_shards
-from stages.prior import restated, restated_error
+from stages.prior import restated, restated_error, share
 from stages.weights import WeightsError
 
 
@@ -44,7 +44,7 @@ def run(
     parser.add_argument("--data", type=Path, required=True, help="a labelled data set, or a folder of them")
     parser.add_argument("--out", type=Path, help="folder for weights, figures or predictions")
     parser.add_argument("--weights", type=Path, default=configuration.WEIGHTS_DIR / f"{stage}.safetensors")
-    parser.add_argument("--prior", type=_share, default=0.5, help="share of lenses for which predict states p_lens")
+    parser.add_argument("--prior", type=share, default=0.5, help="share of lenses for which predict states p_lens")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     if options.verb != "evaluate" and options.out is None:
@@ -76,13 +76,6 @@ def run(
 
 def _first_line(verb: Callable[..., int]) -> str:
     return (verb.__doc__ or "").splitlines()[0]
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
-    return value
 
 
 def _cell(value: object) -> object:

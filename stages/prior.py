@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 import numpy as np
 
 from stages.records import FloatArray
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, of an option."""
+    if not 0 < (number := float(text)) < 1:
+        raise ArgumentTypeError(f"{text}: expected a share between 0 and 1")
+    return number
 
 
 def restated(p: FloatArray, prior: float) -> FloatArray:

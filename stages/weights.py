@@ -73,7 +73,8 @@ def holds(path: Path, name: str) -> bool:
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
-        return name in file.keys()  # noqa: SIM118 (not a mapping)
+        names: list[str] = file.keys()
+    return name in names
 
 
 def go_on(net: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

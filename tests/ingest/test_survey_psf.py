@@ -1,5 +1,6 @@
 """The PSF that a survey file tells, against Gaussians integrated over pixels and points drawn by formula."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -152,9 +153,11 @@ def test_a_kernel_on_far_other_pixels_is_left_out(tmp_path: Path) -> None:
         (lambda p: fits.PrimaryHDU().writeto(p, overwrite=True), "shape"),
     ],
 )
-def test_a_psf_that_cannot_be_used_stops_the_scan_and_is_named(tmp_path: Path, spoil: object, says: str) -> None:
+def test_a_psf_that_cannot_be_used_stops_the_scan_and_is_named(
+    tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
     survey = survey_file(tmp_path, {"g": gaussian(0.2)})
-    spoil(tmp_path / "psfs" / "g.fits")  # type: ignore[operator]
+    spoil(tmp_path / "psfs" / "g.fits")
     write(tmp_path / "images" / "a.fits")
     with pytest.raises(InputError, match=says) as error:
         scanned(tmp_path / "images", survey)
