@@ -253,14 +253,18 @@ def speed(config: ClassifierConfig) -> tuple[float, float]:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Mean and scatter over seeds, a line per variant."""
+    """Mean and scatter over seeds of each variant, and by how much it differs from the first, seed by seed."""
+    first = table[table["variant"] == table["variant"].iloc[0]].set_index("seed")
     grouped = table.drop(columns="seed").groupby("variant", sort=False)
     mean, scatter = grouped.mean(), grouped.std()
     for name, row in mean.iterrows():
         million = row["parameters"] / 1e6
         print(f"\n{name}: {row['steps']:.0f} steps, {million:.2f} M parameters, {row['cutouts_per_s']:.0f}/s")
         for column in row.index.drop(["steps", "parameters", "cutouts_per_s"]):
-            print(f"    {column:28s} {row[column]:.3f} +- {scatter.loc[str(name), column]:.3f}")
+            own = table[table["variant"] == name].set_index("seed")[column]
+            less = (own - first[column]).dropna()
+            print(f"    {column:28s} {row[column]:.3f} +- {scatter.loc[str(name), column]:.3f}", end="")
+            print(f"; less the first {less.mean():+.3f} +- {less.std() / len(less) ** 0.5:.3f} ({len(less)} seeds)")
 
 
 if __name__ == "__main__":
