@@ -7,7 +7,7 @@ told its PSF. Counted are points of 5 sigma and more where the counter looks (`s
 two closer than 0.6 FWHM the brighter. A point is found by a detection within half a FWHM. Printed, from the ground and
 from space apart: recall, share of detections that are points, share of cutouts with the right count, median offset;
 and recall by S/N, separation from the nearest other point, contrast to the brightest pixel of the deflector's place,
-and number of points; with 95% Wilson intervals.
+share of the light at its place that is the point's, and number of points; with 95% Wilson intervals.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stages.config import WEIGHTS_DIR
 from stages.counter.detector import in_field
-from stages.counter.evaluate import share
+from stages.counter.evaluate import of_points, share
 from stages.counter.matching import match_radius_pix, matched
 from stages.counter.predict import load
 from stages.counter.tiles import true_boxes
@@ -48,6 +48,7 @@ STRATA = {
     "snr": (5, 10, 20, 50, np.inf),
     "separation_fwhm": (0.6, 1.0, 1.5, 2.5, 1e9),
     "contrast": (0, 0.3, 1, 3, np.inf),
+    "share": (0, 0.2, 0.5, 0.8, 1.01),
     "points": (1, 2, 3, 4, 5, np.inf),
 }
 
@@ -76,11 +77,12 @@ def main() -> int:
             good = matched(found, true, radius)
             hit = matched(true, found, radius)
             cutouts.append((name, where, len(true) == len(found), len(found), int(good.sum()), seconds))
+            snr, part = (of_points(row, column, true) for column in ("point_snr", "point_share"))
             for k, xy in enumerate(true):
                 others = np.delete(true, k, axis=0)
                 apart = np.hypot(*(others - xy).T).min() / (2 * radius) if len(others) else 1e8
                 offset = np.hypot(*(found - xy).T).min() / (2 * radius) if hit[k] else np.nan
-                points.append((name, where, hit[k], offset, snr_of(row, xy), apart, contrast(cutout, xy), len(true)))
+                points.append((name, where, hit[k], offset, snr[k], apart, contrast(cutout, xy), part[k], len(true)))
     seen = pd.DataFrame(points, columns=["counter", "where", "hit", "offset", *STRATA])
     whole = pd.DataFrame(cutouts, columns=["counter", "where", "exact", "found", "real", "seconds"])
     for (where, name), rows in whole.groupby(["where", "counter"], sort=False):
@@ -106,12 +108,6 @@ def sample(data: Path, learned: dict[str, Any], limit: int) -> Iterator[tuple[Cu
             n += 1
             true = true_boxes(row, cutout, MIN_SNR)[0]
             yield cutout, true[in_field(cutout, true)], row
-
-
-def snr_of(row: pd.Series, xy: FloatArray) -> float:
-    """S/N of the true point at a place."""
-    distance = np.hypot(np.asarray(row["point_x_pix"]) - xy[0], np.asarray(row["point_y_pix"]) - xy[1])
-    return float(np.asarray(row["point_snr"])[int(np.argmin(distance))])
 
 
 def contrast(cutout: Cutout, xy: FloatArray) -> float:

@@ -181,10 +181,9 @@ def _try_lens(
     variance = view.variance(base + lensed)
     masks = [truth.arc_mask(a, variance, base) for a in arcs]
     row = _lens_truth(view, lens, sources, found, painted, arcs, masks, base, variance)
-    seen = _point_rows(view, points, variance)
-    row |= {key: value.tolist() for key, value in seen.items()}
+    row |= _point_rows(view, points, base + lensed)
     if sources[0].point_flux.any():
-        enough = (seen["point_snr"] > cut.min_point_snr).sum() >= cut.min_points
+        enough = (np.array(row["point_snr"]) > cut.min_point_snr).sum() >= cut.min_points
     else:
         enough = row["arc_snr"] >= cut.min_arc_snr and row["arc_contrast"] >= cut.min_arc_contrast
         enough = enough and masks[0].sum() >= 6
@@ -193,7 +192,7 @@ def _try_lens(
     bits = np.sum([m.astype(np.uint8) << k for k, m in enumerate(masks)], axis=0).astype(np.uint8)
     shared = _deflector_position(view)
     twin = truth.blank_row() | shared | {"kind": "twin", "boost": row["boost"], "drawn": row["drawn"]}
-    twin |= {key: value.tolist() for key, value in _point_rows(view, [], variance).items()}
+    twin |= _point_rows(view, [], base)
     return [
         _finish(view, view.record(base, lensed), row | shared, bits, name, f"{name}-lens"),
         _finish(view, view.record(base, None), twin, np.zeros_like(bits), name, f"{name}-twin"),
@@ -303,7 +302,7 @@ def _impostor(rng: np.random.Generator, view: SimulatedView, config: SimConfig, 
     if painted.has_galaxy:
         row |= _deflector_position(view)
     pixels = view.see(canvas, painted.points)
-    row |= {key: value.tolist() for key, value in _point_rows(view, painted.points, view.variance(pixels)).items()}
+    row |= _point_rows(view, painted.points, pixels)
     return _finish(view, view.record(pixels, None), row, np.zeros(pixels.shape[1:], np.uint8), name, f"{name}-{kind}")
 
 
@@ -312,17 +311,19 @@ def _deflector_position(view: View) -> dict[str, float]:
     return {"deflector_x_pix": float(x), "deflector_y_pix": float(y)}
 
 
-def _point_rows(view: View, points: Points, variance: FloatArray) -> dict[str, FloatArray]:
-    """Point sources within the cutout, the field's own stars included, with their signal to noise."""
+def _point_rows(view: View, points: Points, pixels: FloatArray) -> dict[str, Any]:
+    """Point sources of noiseless pixels (B, H, W), the field's own stars included, and what can be seen of them."""
     every = [*points, *view.points]
     if not every:
-        return {"point_x_pix": np.empty(0), "point_y_pix": np.empty(0), "point_snr": np.empty(0)}
-    xy = view.to_pixel(np.array([p[:2] for p in every]))
+        return {"point_x_pix": [], "point_y_pix": [], "point_snr": [], "point_share": []}
+    xy, flux = view.to_pixel(np.array([p[:2] for p in every])), np.array([p[2] for p in every])
+    inside = ((xy > -0.5) & (xy < np.array(pixels.shape[:0:-1]) - 0.5)).all(axis=1)
+    xy, flux = xy[inside], flux[inside]
     fwhm_pix = view.optics.fwhm / view.optics.sampling.pixel_arcsec
-    snr = truth.point_snr(xy, np.array([p[2] for p in every]), fwhm_pix, variance)
-    rows, columns = variance.shape[-2:]
-    inside = ((xy > -0.5) & (xy < np.array([columns, rows]) - 0.5)).all(axis=1)
-    return {"point_x_pix": xy[inside, 0], "point_y_pix": xy[inside, 1], "point_snr": snr[inside]}
+    share = truth.point_share(xy, flux, view.optics.kernels, pixels)
+    snr = truth.point_snr(xy, flux, fwhm_pix, view.variance(pixels))
+    values = {"point_x_pix": xy[:, 0], "point_y_pix": xy[:, 1], "point_snr": snr, "point_share": share}
+    return {key: value.tolist() for key, value in values.items()}
 
 
 def _finish(
@@ -345,7 +346,7 @@ def _finish(
         bands=view.survey.bands,
         pixel_scale_arcsec=view.optics.sampling.pixel_arcsec,
         psf_fwhm_arcsec=view.optics.fwhm,
-        psf=np.zeros((0, 0, 0), np.float32),
+        psf=view.optics.kernels,
         xy_pix=view.xy_pix,
         origin_xy_pix=np.zeros(2),
         survey=view.survey.name,

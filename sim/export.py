@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def export(data: Path, out: Path, limit: int | None = None, skip_shards: int = 0) -> None:
-    """Write each cutout as `SURVEY/ID.fits` (image cube, ERR) or composite `.png`, and `truth.csv`."""
+    """Write each cutout as `SURVEY/ID.fits` (image cube, ERR, PSF) or composite `.png`, and `truth.csv`."""
     rows = []
     for folder in data_sets(data):
         left = limit
@@ -102,6 +102,8 @@ def write_cutout(path: Path, cutout: Cutout) -> None:
     if np.isfinite(cutout.variance).any():
         error = np.sqrt(cutout.variance).astype(np.float32)
         parts.append(fits.ImageHDU(error if len(error) > 1 else error[0], name="ERR"))
+    if cutout.psf.size:
+        parts.append(fits.ImageHDU(cutout.psf if len(cutout.psf) > 1 else cutout.psf[0], name="PSF"))
     fits.HDUList(parts).writeto(path, overwrite=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import fft
@@ -23,15 +24,20 @@ Points = Sequence[tuple[float, float, FloatArray]]
 _MARGIN_PIX = 12  # least that is simulated beyond the cutout's edge: light and PSF wings come in from outside
 _SAMPLES_PER_FWHM = {"ground": 7.5, "space": 7.0}  # fewer: 1.6e-3 of the peak off for Euclid
 _MAX_OVERSAMPLE = 6
+_PSF_FWHM = 3.5  # of the widest band's median seeing, to which PSFs are told
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The fine grid of a survey: `oversample` samples per pixel over the cutout and a margin."""
+    """The fine grid of a survey: `oversample` samples per pixel over the cutout and a margin.
+
+    psf_half_pix : pixels on each side of the PSFs that are told with a cutout.
+    """
 
     size_pix: int
     pixel_arcsec: float
     oversample: int
+    psf_half_pix: int = 12
 
     @property
     def margin_pix(self) -> int:
@@ -89,6 +95,20 @@ class Optics:
         """Noiseless pixels (B, H, W) of light (B, n, n) on the fine grid and of points (x, y arcsec, flux (B,))."""
         return self.sampling.bin(blur(light, self.sampling.grid, self.otf, points))
 
+    @cached_property
+    def kernels(self) -> FloatArray:
+        """PSFs (B, k, k) float32 on the cutout's pixels: what a unit point in the middle of a pixel makes there.
+
+        A band's registration error moves its kernel; what lies beyond `Sampling.psf_half_pix` is cut off.
+        """
+        frame, middle = self.sampling, self.sampling.size_pix // 2
+        half = min(frame.psf_half_pix, (frame.size_pix - 1) // 2)
+        x, y = (middle - self.to_pixel(np.zeros(2))) * frame.pixel_arcsec
+        n = len(self.otf)
+        dark = np.zeros((n, frame.grid.size, frame.grid.size), np.float32)
+        part = slice(middle - half, middle + half + 1)
+        return self.see(dark, [(float(x), float(y), np.ones(n))])[:, part, part].astype(np.float32)
+
     def to_pixel(self, arcsec: FloatArray) -> FloatArray:
         """Offsets (..., 2) from the object in arcsec to 0-based (x, y) pixels of the cutout."""
         return self.sampling.to_pixel(np.asarray(arcsec) + np.array(self.offset_arcsec))
@@ -103,6 +123,7 @@ def sampling(survey: SurveyFacts) -> Sampling:
         round(survey.cutout_arcsec / survey.pixel_scale_arcsec),
         survey.pixel_scale_arcsec,
         min(max(1, oversample), _MAX_OVERSAMPLE),
+        int(np.ceil(_PSF_FWHM * max(survey.psf_fwhm_arcsec.values()) / survey.pixel_scale_arcsec)),
     )
 
 

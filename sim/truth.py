@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sim.lensing.images import Images
 from sim.lensing.lens import PowerLaw
@@ -20,6 +21,7 @@ _MASK_CONTRAST = 0.15  # and has at least this share of the deflector's light in
 _COVERAGE_BINS = 72
 _SUBPIXELS = np.array([-0.4, -0.2, 0.0, 0.2, 0.4])  # a pixel near the centre spans several directions
 _SEEN_SNR = 5.0  # an image at this signal to noise is above the limit
+_NO_LIGHT = 1e-30
 _RESOLVED_FWHM = 1.0  # an image this far from every brighter one is told apart
 
 
@@ -103,6 +105,22 @@ def point_snr(xy_pix: FloatArray, flux: FloatArray, fwhm_pix: FloatArray, varian
     return np.asarray((flux / np.sqrt(variance[:, row, column].T * n_effective)).max(axis=1))
 
 
+def point_share(xy_pix: FloatArray, flux: FloatArray, kernels: FloatArray, pixels: FloatArray) -> FloatArray:
+    """Part (n,) that points of flux (n, B) have of the light a PSF (B, k, k) takes in there, in their best band.
+
+    1 for a point on dark sky, small for one on a galaxy's or another point's light. pixels : (B, H, W) without noise.
+    """
+    if not len(xy_pix):
+        return np.empty(0)
+    rows, columns = pixels.shape[-2:]
+    column = np.clip(np.round(xy_pix[:, 0]).astype(int), 0, columns - 1)
+    row = np.clip(np.round(xy_pix[:, 1]).astype(int), 0, rows - 1)
+    half = kernels.shape[-1] // 2
+    stamps = sliding_window_view(np.pad(pixels, ((0, 0), (half, half), (half, half))), kernels.shape[-2:], (1, 2))
+    light = np.einsum("bnij,bij->nb", stamps[:, row, column], kernels) / (kernels**2).sum(axis=(1, 2))
+    return np.asarray((flux / np.maximum(light, np.maximum(flux, _NO_LIGHT))).max(axis=1))
+
+
 def resolved(xy_pix: FloatArray, brightness: FloatArray, fwhm_pix: float) -> BoolArray:
     """Which points (n, 2) lie further than one FWHM from every brighter one."""
     gap = np.hypot(*(xy_pix[:, None] - xy_pix[None]).transpose(2, 0, 1))
@@ -122,7 +140,7 @@ def blank_row() -> dict[str, Any]:
         "image_x_pix": [], "image_y_pix": [], "image_magnification": [], "image_parity": [], "image_kind": [],
         "image_delay_arcsec2": [], "image_magnitude": [], "image_seen": [], "image_resolved": [],
         "n_images": 0, "n_images_with_centre": 0, "n_images_seen": 0, "parity_sum": 0,
-        "point_x_pix": [], "point_y_pix": [], "point_snr": [],
+        "point_x_pix": [], "point_y_pix": [], "point_snr": [], "point_share": [],
         "arc_snr": 0.0, "arc_contrast": 0.0, "coverage_deg": 0.0, "n_arcs": 0, "stretch": nan, "magnification": nan,
         "seeing_arcsec": nan, "drawn": "{}",
     }  # fmt: skip

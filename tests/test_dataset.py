@@ -46,9 +46,19 @@ def test_what_is_written_is_read(data_dir: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.valid, other.valid)
         np.testing.assert_allclose(one.variance, other.variance, rtol=1e-6)
         np.testing.assert_allclose(one.psf_fwhm_arcsec, other.psf_fwhm_arcsec, rtol=1e-6)
+        np.testing.assert_allclose(one.psf, other.psf, rtol=1e-3, atol=1e-6)
+        assert one.psf.shape[0] == len(one.bands)
     before = (tmp_path / f"{name}.npz").read_bytes()
     write_shard(tmp_path, 3, shard)
     assert (tmp_path / f"{name}.npz").read_bytes() == before
+
+
+def test_sets_made_before_psfs_were_kept_are_read(data_dir: Path, tmp_path: Path) -> None:
+    name = write_shard(tmp_path, 0, next(read_shards(data_dir)))
+    with np.load(tmp_path / f"{name}.npz") as data:
+        old = {key: data[key] for key in data.files if key != "psf"}
+    np.savez(tmp_path / f"{name}.npz", **old)
+    assert read_shard(tmp_path, name).cutouts[0].psf.shape == (0, 0, 0)
 
 
 def test_all_of_a_data_set_is_tested_on_unless_the_weights_learned_from_it(data_dir: Path) -> None:

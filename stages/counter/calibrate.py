@@ -12,9 +12,10 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -63,14 +64,26 @@ class Calibration:
 
 
 def taken_from(state: dict[str, Tensor]) -> tuple[FloatArray, SecondLook | None]:
-    """Slopes and offsets (2, 2) and the second look of a weights file; its state keeps the detector's alone."""
-    slope_offset = state.pop("calibration").double().numpy()
-    judge = {key.removeprefix(_PREFIX): state.pop(key) for key in list(state) if key.startswith(_PREFIX)}
+    """Slopes and offsets (2, 2) and the second look of a weights file; its state keeps the detector's alone.
+
+    Raises WeightsError where the second look judged by other features.
+    """
+    slope_offset, judge = _apart(state)
     if not judge:
         return slope_offset, None
     second = SecondLook()
+    if judge["middle"].shape != second.middle.shape:
+        raise WeightsError(
+            "the second look of these weights judges by other features. Run `python -m stages.counter calibrate`."
+        )
     second.load_state_dict(judge)
     return slope_offset, second.eval()
+
+
+def _apart(state: dict[str, Tensor]) -> tuple[FloatArray, dict[str, Tensor]]:
+    """Slopes and offsets, and the second look's tensors, taken out of a state."""
+    judge = {key.removeprefix(_PREFIX): state.pop(key) for key in list(state) if key.startswith(_PREFIX)}
+    return state.pop("calibration").double().numpy(), judge
 
 
 def calibrate(net: nn.Module, data_dir: Path, part: str | None, config: CounterConfig) -> Calibration:
@@ -137,7 +150,12 @@ def held_out(
     for shard in tqdm(read_shards(data_dir), desc="calibrating", unit="shard"):
         rows = np.flatnonzero((parts_of(shard.truth) == part) | (part is None))
         truths = [true_boxes(shard.truth.iloc[k], shard.cutouts[k], min_snr) for k in rows]
-        yield [shard.cutouts[k] for k in rows], truths
+        yield [_as_brought(shard.cutouts[k], str(shard.truth["system"].iloc[k])) for k in rows], truths
+
+
+def _as_brought(cutout: Cutout, system: str) -> Cutout:
+    """Every other system as an image that brings no PSF: confidences are to be right with and without."""
+    return cutout if crc32(system.encode()) % 2 else replace(cutout, psf=np.zeros((0, 0, 0), np.float32))
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -159,7 +177,7 @@ def anew(weights: Path, data_dir: Path, out_dir: Path) -> Path:
     """Calibrate weights on all systems below a folder; returns `out_dir/counter.safetensors`."""
     state, card = load(weights)
     config = configuration.from_mapping(CounterConfig, card.config, str(weights))
-    taken_from(state)
+    _apart(state)
     net: Any = build(config.width)  # of ultralytics, which has no types
     net.load_state_dict(state)
     said = calibrate(net.fuse().eval(), data_dir, None, config)

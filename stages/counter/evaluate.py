@@ -22,6 +22,7 @@ from stages.records import VERDICTS, FloatArray
 MANY = 5  # so many points or more are counted together
 LENSED_POINTS, LONE_POINTS = ("lens_quasar", "lens_supernova"), ("star", "saturated_star", "star_galaxy", "quasar")
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
+STANDING_SHARE, STANDING_SNR = 0.5, (20, 50)
 _CLOSE_FWHM = 0.7
 _SAME_PIX = 1e-3  # a point so near to an image of the truth is that image
 
@@ -30,7 +31,9 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
     """Recall and precision of points, exact counts, offsets in FWHM, deflectors, calibration, verdicts by kind.
 
     Points are asked for where the detector looks. exact_count_N : of cutouts with N points that can be told apart;
-    _clear and _close : of those with points whose nearest are at least 1 FWHM, or 0.7 to 1 FWHM, apart;
+    _clear and _close : of those with points whose nearest are at least 1 FWHM, or 0.7 to 1 FWHM, apart, none at all
+    included; _clear_points : of the former with points; _standing : of these where each makes most of the light at its
+    place, and of all signal to noise;
     box_real_LOW_HIGH : share of the detections with a confidence in a range that are points; verdict_KIND_VERDICT : see
     `confusion`. Shares come with 95% Wilson intervals (`_low`, `_high`).
     """
@@ -54,7 +57,14 @@ def evaluate(weights: Path, data_dir: Path, device: str = "cpu") -> dict[str, fl
             hits += matched(points, count.xy_pix, radius).tolist()
             true_points += len(points)
             n = min(len(points), MANY)
-            for name in (f"{n}", apart(points, 2 * radius)):
+            separation = apart(points, 2 * radius)
+            names = [f"{n}", separation]
+            if separation == "clear" and n:
+                names += ["clear_points"]
+                if (of_points(shard.truth.iloc[k], "point_share", points) > STANDING_SHARE).all():
+                    snr = of_points(shard.truth.iloc[k], "point_snr", points).min()
+                    names += ["standing", *(f"standing_above_{low}" for low in STANDING_SNR if snr >= low)]
+            for name in names:
                 exact.setdefault(name, []).append(len(points) == len(count.xy_pix))
             offsets += [float(np.hypot(*(points - xy).T).min()) / radius * MATCH_FWHM for xy in count.xy_pix[good]]
             if len(deflector):
@@ -102,6 +112,15 @@ def confusion(verdicts: Mapping[str, Counter[str]]) -> dict[str, float]:
                 out |= share(f"verdict_{kind}_{verdict}", counter[verdict], counter.total())
                 out[f"verdict_{kind}_{verdict}_n"] = counter[verdict]
     return out
+
+
+def of_points(row: pd.Series, column: str, points: FloatArray) -> FloatArray:
+    """What the truth tells in a column of some of its points (n, 2), in cutout pixels."""
+    if not len(points):
+        return np.empty(0)
+    places = native_positions(row["point_x_pix"], row["point_y_pix"])
+    nearest = np.hypot(*(points[:, None] - places[None]).transpose(2, 0, 1)).argmin(1)
+    return np.asarray(np.asarray(row[column], float)[nearest])
 
 
 def apart(points: FloatArray, fwhm_pix: float) -> str:

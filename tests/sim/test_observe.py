@@ -205,3 +205,30 @@ def test_the_grid_is_fine_enough_for_the_sharpest_psf_and_fast_to_transform() ->
         assert min(facts.psf_fwhm_arcsec.values()) / frame.grid.step > 3.5, file.stem
         assert frame.margin_pix >= 8
         assert frame.grid.size == (frame.size_pix + 2 * frame.margin_pix) * frame.oversample
+
+
+def test_the_kernels_told_with_a_cutout_are_its_points() -> None:
+    """GalSim draws an elongated star of the same seeing in the middle of a pixel."""
+    facts = plain("lsst")
+    optics = Optics.draw(np.random.default_rng(3), facts)
+    pixel = facts.pixel_scale_arcsec
+    otf = np.stack([moffat(optics.sampling.grid, 0.7, 3.0, 0.1 + 0.05j) for _ in facts.bands])
+    kernels = replace(optics, otf=otf, offset_arcsec=(0.0, 0.0)).kernels
+    half, size = optics.sampling.psf_half_pix, abs(0.1 + 0.05j)
+    assert kernels.shape == (len(facts.bands), 2 * half + 1, 2 * half + 1)
+    shear = galsim.Shear(q=(1 - size) / (1 + size), beta=np.angle(0.1 + 0.05j) / 2 * galsim.radians)
+    star = galsim.Moffat(beta=3.0, fwhm=0.7, flux=1.0).shear(shear)
+    expected = star.drawImage(nx=2 * half + 1, ny=2 * half + 1, scale=pixel).array
+    assert np.abs(kernels - expected).max() < 3e-3 * expected.max()
+    assert np.abs(np.transpose(expected) - expected).max() > 0.05 * expected.max()  # so a wrong angle would show
+
+
+def test_kernels_follow_a_sky_off_the_pixel_grid() -> None:
+    """Each draw moves the sky by a part of a pixel; its kernels stay centred but for the bands' registration."""
+    for seed in range(3):
+        kernels = Optics.draw(np.random.default_rng(seed), plain("des")).kernels
+        y, x = np.indices(kernels.shape[1:]) - kernels.shape[1] // 2
+        total = kernels.sum(axis=(1, 2))
+        assert np.abs((kernels * x).sum(axis=(1, 2)) / total).max() < 0.02
+        assert np.abs((kernels * y).sum(axis=(1, 2)) / total).max() < 0.02
+        assert (total > 0.97).all()
