@@ -1,6 +1,7 @@
 """Measure a survey from its own cutouts: python sim/match.py --survey-dir DIR --out configs/surveys/mine.yaml.
 
 No labels are needed. Measured, each with its error: pixel scale, PSF (from stars, else as delivered) and its scatter,
+its kernel by band where enough stars are drawn better by it than by a Moffat (FITS beside the file, `psf_files`),
 noise, its autocorrelation and Poisson gain, zero points and colours of field galaxies, density of neighbours, noise and
 shift of colour composites, the softening of their stretch by their stars, all of the stretch with --pair. Writes the
 survey file, which `sim/generate.py --survey` and `pipeline.py --survey` take, and a picture of every fit beside it.
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> Match:
     if len(problems) > _SHOWN_PROBLEMS:
         match.found.notes.append(f"{len(problems)} files were left out in all. Run pipeline.py to list them.")
     match.facts["measured"]["notes"] = list(match.found.notes)
-    write_kernels(match.facts, match.found, match.images, options.out)
+    write_kernels(match.facts, match.found, match.images, match.kernels, options.out)
     checked(match.facts)
     text = yaml.safe_dump(_plain(match.facts), sort_keys=False, default_flow_style=None, width=118, allow_unicode=True)
     options.out.write_text(text)

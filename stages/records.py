@@ -134,7 +134,8 @@ class Certificate:
     p_value : of the fitted model's misfit; NaN where nothing was fitted.
     n_images_model : images of the fitted model, centre included (odd by the theorem); NaN where not fitted.
     parity_sum : sum of the model's image parities (+1 by the theorem); NaN where not fitted.
-    missing_xy_pix : (M, 2) model images without a detection, in cutout pixels.
+    missing_xy_pix : (M, 2) images of the fitted model without a detection, then other places where one may be, in
+        cutout pixels.
     missing_names : M names for why each is not seen, such as "central_demagnified", "below_limit", "unexplained".
     theta_e_arcsec : Einstein radius of the fitted model; NaN where not fitted.
     sentence : the verdict as an astronomer would write it, with the assumptions.
@@ -148,6 +149,7 @@ class Certificate:
         missing_mag_err : (M,) error of the magnitude, microlensing and the like included.
     missing_ellipse_pix : (M, 4) search ellipse: semi-axes and angle (degrees from x) of 68%, semi-major axis of 95%.
     missing_snr : (M,) of the flux measured there; NaN where it was not looked for.
+    missing_probability : (M,) that an image is there, in all lenses that the detections allow.
     """
 
     verdict: str = "not_run"
@@ -169,6 +171,7 @@ class Certificate:
     missing_mag_err: FloatArray = field(default_factory=lambda: np.empty(0))
     missing_ellipse_pix: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
     missing_snr: FloatArray = field(default_factory=lambda: np.empty(0))
+    missing_probability: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         _need(self.verdict in VERDICTS, f"verdict {self.verdict!r}: expected one of {VERDICTS}")
@@ -335,6 +338,7 @@ class Candidate:
     ring_radius_arcsec: float = float("nan")
     missing_mag_err: tuple[float, ...] = ()
     under_deflector_snr: float = float("nan")
+    missing_probability: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.status in ("ok", "degraded", "skipped"), f"status {self.status!r}: expected ok, degraded or skipped")

@@ -75,6 +75,7 @@ def counted(count: ImageCount, origin_xy_pix: FloatArray) -> dict[str, Any]:
         "missing_major_95_pix": ellipse[:, 3],
         "missing_angle_deg": ellipse[:, 2],
         "missing_snr": theorem.missing_snr,
+        "missing_probability": theorem.missing_probability,
     }
     numbers = {
         "n_images": float(len(xy)),

@@ -72,6 +72,7 @@ def transfer(
             out[k] = kernel_transfer(
                 measured_kernel(survey.psf_files[band], pick), survey.pixel_scale_arcsec, grid, scale
             )
+            out[k] *= wings if survey.kind == "ground" else np.float32(1)  # a kernel ends where these begin
         elif survey.kind == "space":
             out[k] = diffraction(survey, band, grid, roll) * _extra(survey, band, float(fwhm[k]), grid)
         else:

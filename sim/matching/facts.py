@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sim.matching.composite import plain_stretch, quiet_fit, say_stretch
 from sim.matching.image import ImageStats
 from sim.matching.sky import FieldObjects, colours, densities, field_objects, to_depth, zero_points_by_counts
 from sim.matching.softening import Softening, fit_softening
+from sim.matching.star_kernels import StarKernel, star_kernels
 from sim.matching.stars import StarSample, stars_of
 from sim.matching.stretch import QuietFit, StretchFit
 from sim.matching.values import Findings, Value, gain_values, header_zero_points, noise_values, over_images, table_of
@@ -41,6 +42,7 @@ class Match:
     quiet: QuietFit | None
     pair: StretchFit | None
     softening: Softening | None
+    kernels: dict[str, StarKernel] = field(default_factory=dict)
 
 
 def combine(
@@ -89,9 +91,14 @@ def combine(
         }
     softening = fit_softening([s.stars for s in images], rng) if picture and pair is None else None
     say_stretch(found, picture, base, pair, softening)
+    space = facts["kind"] == "space"
+    beta = facts.get("psf_beta", SurveyFacts.psf_beta)
+    kernels = star_kernels(found, images, bands, sample, beta, facts["gain"], space, rng)
     facts["measured"] = measured(found, noise)
     facts["sources"] = sources(found, facts, base, images)
-    return Match(facts, found, tuple(images), bands, sample, objects, noise, curves, points, quiet, pair, softening)
+    return Match(
+        facts, found, tuple(images), bands, sample, objects, noise, curves, points, quiet, pair, softening, kernels
+    )
 
 
 def _facts(

@@ -13,6 +13,7 @@ from sim.matching.header import Said, said
 from sim.matching.noise import BandNoise, band_noise, sky_mask
 from sim.matching.psf import MoffatFit, fit_moffat, profile
 from sim.matching.softening import compact_stamps
+from sim.matching.stamp import stamp
 from stages.ingest.field import Field, ReadError
 from stages.ingest.listing import Entry
 from stages.ingest.options import IngestOptions
@@ -30,6 +31,8 @@ _PROFILE_SNR = 40.0
 _CORE_ARCSEC = 1.2  # an object this near the middle of a small cutout was chosen, not found in the field
 _SMALL_ARCSEC = 60.0
 _PICTURE = ("png", "jpg", "jpeg", "tif", "tiff")
+_Fits = dict[str, list[MoffatFit | None]]
+_Arrays = dict[str, list[FloatArray | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,8 @@ class ImageStats:
     objects : a row for each detection: x, y, total flux `flux_BAND`, aperture flux `colour_BAND` and its `error_BAND`,
     chosen (the cutout's own object), near_edge. profiles : by band, fits to compact isolated objects, None where a fit
     failed; rings : mean star-like profile by object. stars : stamps of a picture's
-    compact objects. kernels : delivered PSFs by band.
+    compact objects. kernels : delivered PSFs by band. stamps : by band, as profiles, the pixels of those that may be
+    stars, without the image's sky and NaN where they are not theirs (`matching.stamp`); None of others.
     """
 
     name: str
@@ -57,6 +61,7 @@ class ImageStats:
     quiet: FloatArray | None = None
     picture: bool = False
     stars: FloatArray = field(default_factory=lambda: np.zeros((0, 1, 1)))
+    stamps: dict[str, list[FloatArray | None]] = field(default_factory=dict)
 
 
 def measure_entry(
@@ -105,7 +110,7 @@ def measure(piece: Field, entry: Entry, facts: SurveyFacts | None, rng: np.rando
     for k, band in enumerate(bands):
         if band in words.saturation:
             full[k] |= flux[k] > 0.8 * words.saturation[band][0]
-    objects, profiles, rings = _objects(flux, valid, full, bands, noise, piece)
+    objects, profiles, rings, stamps = _objects(flux, valid, full, bands, noise, piece)
     kernels = {band: piece.psf[order[k]] for k, band in enumerate(bands)} if piece.psf.size else {}
     fwhm = {b: float(piece.psf_fwhm_arcsec[order[k]]) for k, b in enumerate(bands)}
     if facts is not None:  # what the reader filled in is not measured
@@ -115,7 +120,7 @@ def measure(piece: Field, entry: Entry, facts: SurveyFacts | None, rng: np.rando
     return ImageStats(
         entry.ids[0], bands, piece.pixel_scale_arcsec, piece.reasons, float(area), noise, fwhm, words, objects,
         profiles, rings, kernels, quiet, picture,
-        _stamps(entry) if picture else np.zeros((0, 1, 1)),
+        _stamps(entry) if picture else np.zeros((0, 1, 1)), {} if picture else stamps,
     )  # fmt: skip
 
 
@@ -135,20 +140,24 @@ def _objects(
     bands: tuple[str, ...],
     noise: dict[str, BandNoise],
     piece: Field,
-) -> tuple[pd.DataFrame, dict[str, list[MoffatFit | None]], dict[str, list[FloatArray | None]]]:
+) -> tuple[pd.DataFrame, _Fits, _Arrays, _Arrays]:
     known = [k for k, b in enumerate(bands) if b in noise]
-    profiles: dict[str, list[MoffatFit | None]] = {b: [] for b in bands}
-    rings: dict[str, list[FloatArray | None]] = {b: [] for b in bands}
+    profiles: _Fits = {b: [] for b in bands}
+    rings: _Arrays = {b: [] for b in bands}
+    stamps: _Arrays = {b: [] for b in bands}
     if not known:
-        return pd.DataFrame(), profiles, rings
+        return pd.DataFrame(), profiles, rings, stamps
     planes = {k: np.where(valid[k], flux[k] - noise[bands[k]].level, 0.0) for k in known}
     total = np.ascontiguousarray(sum(planes[k] / noise[bands[k]].sigma for k in known) / np.sqrt(len(known)))
     bad = ~valid[known].any(axis=0)
-    found = sep.extract(total, _DETECT_SIGMA, err=1.0, mask=bad, minarea=_MIN_PIX, deblend_cont=0.005)
-    found = found[np.argsort(-found["flux"])][:_MAX_OBJECTS]
+    found, owner = sep.extract(
+        total, _DETECT_SIGMA, err=1.0, mask=bad, minarea=_MIN_PIX, deblend_cont=0.005, segmentation_map=True
+    )
+    order = np.argsort(-found["flux"])[:_MAX_OBJECTS]
+    found = found[order]
     table = pd.DataFrame({"x": found["x"], "y": found["y"], "snr": np.nan, "profile": -1})
     if not len(found):
-        return table, profiles, rings
+        return table, profiles, rings, stamps
     radius = max(0.8 / piece.pixel_scale_arcsec, 2.5)
     a, b = np.maximum(found["a"], 1.0), np.maximum(found["b"], 1.0)
     for k in known:
@@ -164,16 +173,24 @@ def _objects(
     middle = np.hypot(table["x"] - (columns - 1) / 2, table["y"] - (rows - 1) / 2) * piece.pixel_scale_arcsec
     small_image = max(rows, columns) * piece.pixel_scale_arcsec < _SMALL_ARCSEC
     table["chosen"] = small_image & (middle < _CORE_ARCSEC)
-    _profiles(table, found, planes, valid, full, bands, noise, piece, profiles, rings)
-    return table, profiles, rings
+    tried = _profiles(table, found, planes, valid, full, bands, noise, piece, profiles, rings)
+    for k, band in enumerate(bands):
+        for fit, n in zip(profiles[band], tried, strict=True):
+            middle = round(float(found["x"][n])), round(float(found["y"][n]))
+            own = valid[k] & ((owner == 0) | (owner == order[n] + 1))
+            stamps[band].append(stamp(planes[k], own, middle, fit) if k in planes and fit is not None else None)
+    return table, profiles, rings, stamps
 
 
 def _profiles(
     table: pd.DataFrame, found: np.ndarray, planes: dict[int, FloatArray], valid: BoolArray, full: BoolArray,
     bands: tuple[str, ...], noise: dict[str, BandNoise], piece: Field,
-    profiles: dict[str, list[MoffatFit | None]], rings: dict[str, list[FloatArray | None]],
-) -> None:  # fmt: skip
-    """Fit the most compact bright objects that stand alone; fills the lists and the table's column `profile`."""
+    profiles: _Fits, rings: _Arrays,
+) -> list[int]:  # fmt: skip
+    """Fit the most compact bright objects that stand alone; fills the lists and the table's column `profile`.
+
+    Returns their rows.
+    """
     half = int(np.clip(np.ceil(1.6 / piece.pixel_scale_arcsec), 6, 16))
     rows, columns = next(iter(planes.values())).shape
     x, y = np.round(found["x"]).astype(int), np.round(found["y"]).astype(int)
@@ -185,7 +202,8 @@ def _profiles(
     chosen = np.flatnonzero(inside & round_ & ~rival.any(axis=1) & (snr > _PROFILE_SNR))
     area = rows * columns * (piece.pixel_scale_arcsec / 60) ** 2
     most = int(np.clip(_PROFILES * area / _SMALL_ARCMIN2, _PROFILES, _MOST_PROFILES))
-    for number, k in enumerate(chosen[np.argsort(-snr[chosen])][:most]):
+    tried = [int(k) for k in chosen[np.argsort(-snr[chosen])][:most]]
+    for number, k in enumerate(tried):
         part = (slice(y[k] - half, y[k] + half + 1), slice(x[k] - half, x[k] + half + 1))
         table.loc[k, "profile"] = number
         for plane, band in enumerate(bands):
@@ -195,6 +213,7 @@ def _profiles(
             profiles[band].append(fit)
             seen = fit is not None and fit.snr > 15
             rings[band].append(profile(planes[plane][part], fit) if fit is not None and seen else None)
+    return tried
 
 
 def kernel_fit(kernel: FloatArray) -> MoffatFit | None:

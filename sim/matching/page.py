@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sim.matching.facts import Match
+from sim.matching.kernel_page import add_profile, held_out_stars, kernels, kernels_less_moffat
 from sim.matching.noise import HISTOGRAM, LAGS
 from sim.matching.psf import PROFILE_RADII
 from sim.matching.stretch import QUIET_NAMES
@@ -19,11 +20,15 @@ _COLOURS = ("#5b4ba8", "#2a7fb8", "#2c9c69", "#c9a227", "#d1603d", "#8c2d3f", "#
 
 
 def draw(match: Match, path: Path) -> None:
-    """Write a PNG: profiles, star locus, noise, correlation, photon transfer, colours, counts, stretch."""
-    figure = Figure(figsize=(15, 11), layout="constrained")
+    """Write a PNG: profiles, star locus, kernels, noise, correlation, photon transfer, colours, counts, stretch."""
+    figure = Figure(figsize=(20, 11), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, 3).ravel()
-    panels = (_profiles, _locus, _histogram, _correlation, _correlation_map, _transfer, _colours, _counts, _stretch)
+    axes = figure.subplots(3, 4).ravel()
+    panels = (
+        _profiles, _locus, kernels, kernels_less_moffat,
+        held_out_stars, _histogram, _correlation, _correlation_map,
+        _transfer, _colours, _counts, _stretch,
+    )  # fmt: skip
     for axis, panel in zip(axes, panels, strict=True):
         axis.tick_params(labelsize=8)
         if not panel(axis, match):
@@ -61,11 +66,16 @@ def _profiles(axis: Any, match: Match) -> bool:
                       label=f"{band} {match.found.get('psf_fwhm_arcsec', band):.3f}\" ({len(rings)})")  # fmt: skip
         model = (1 + (2 * middle) ** 2 * (2 ** (1 / beta) - 1)) ** -beta
         axis.plot(middle, model * 3.0**-n, color=_hue(n), lw=0.8)
+        if band in match.kernels:
+            add_profile(axis, match.kernels[band], _hue(n), 3.0**-n)
         drawn = True
     if not drawn:
         return False
     axis.set(
-        yscale="log", ylim=(1e-5, 2), xlabel="radius / FWHM", title=f"stars (bands a factor 3 apart), beta {beta:.2f}"
+        yscale="log",
+        ylim=(1e-5, 2),
+        xlabel="radius / FWHM",
+        title=f"stars (bands a factor 3 apart); line: Moffat, beta {beta:.2f}; strip: kernel",
     )
     axis.legend(fontsize=7)
     return True

@@ -49,16 +49,17 @@ def _log_mean(xy: Array, centres: Array, weights: Array) -> float:
     return log(total + 1e-300)
 
 
-def log_common(values: Array, scatter: Array) -> float:
-    """Log likelihood of numbers (n,) that scatter about an unknown common value, which is integrated over (flat).
+def log_common(values: Array, scatter: Array) -> Array:
+    """Log likelihood (...) of numbers (..., n) that scatter about an unknown common value, integrated over (flat).
 
-    Rows that are not finite say nothing. An empty set and a single number give 0: their constant cancels between
-    hypotheses that explain the same numbers.
+    Numbers that are not finite, for whichever row, say nothing. An empty set and a single number give 0: their constant
+    cancels between hypotheses that explain the same numbers.
     """
-    good = np.isfinite(values) & np.isfinite(scatter)
+    good = np.isfinite(values).reshape(-1, values.shape[-1]).all(0) & np.isfinite(scatter)
     if good.sum() < 2:
-        return 0.0
-    v, s = values[good], scatter[good]
+        return np.zeros(values.shape[:-1])
+    v, s = values[..., good], scatter[good]
     w = s**-2
-    spread = float((w * (v - (w * v).sum() / w.sum()) ** 2).sum())
-    return -0.5 * (spread + (len(v) - 1) * log(2 * pi) + float(np.log(s**2).sum()) + log(float(w.sum())))
+    spread = (w * (v - (w * v).sum(-1, keepdims=True) / w.sum()) ** 2).sum(-1)
+    constant = (len(s) - 1) * log(2 * pi) + float(np.log(s**2).sum()) + log(float(w.sum()))
+    return np.asarray(-0.5 * (spread + constant))

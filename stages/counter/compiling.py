@@ -17,3 +17,10 @@ def compiled(function: _Function) -> _Function:
     """
     machine_code: _Function = numba.njit(cache=True, error_model="numpy")(function)
     return machine_code
+
+
+def vectorised(function: _Function) -> _Function:
+    """As `compiled`, for loops that add up terms: the processor takes four or eight at a time, so in another order."""
+    free = {"reassoc", "contract", "nsz"}
+    machine_code: _Function = numba.njit(cache=True, error_model="numpy", fastmath=free)(function)
+    return machine_code

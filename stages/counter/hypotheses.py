@@ -13,7 +13,7 @@ from scipy.special import logsumexp, ndtr
 
 from stages.counter.chance import log_chance, log_common
 from stages.counter.images import KINDS
-from stages.counter.lens_fit import CORE_ARCSEC, Fit, solutions, unseen_centre
+from stages.counter.lens_fit import CORE_ARCSEC, FLUX_FLOOR_MAG, Fit, magnitudes_in, solutions, unseen_centre, weighed
 from stages.counter.lens_model import Array
 from stages.counter.naked_cusp import COUNTS, without_fourth
 from stages.counter.priors import TheoremConfig
@@ -30,7 +30,6 @@ MISSING_NAMES = (
     "hidden_by_deflector",
     "unexplained",  # the model makes a bright image where none was detected: look there again
 )
-FLUX_FLOOR_MAG = 0.5  # microlensing, variability, dust, substructure
 COLOUR_FLOOR_MAG = 0.15  # differential reddening and microlensing
 CHANCE_MAG_SCATTER, CHANCE_COLOUR_SCATTER = 1.0, 0.5  # of unrelated points
 _MERGED_FWHM, _HIDDEN_FWHM = 0.8, 0.5  # half of the images this near to another, or to the deflector, go unseen
@@ -52,6 +51,7 @@ class Scene:
 
     magnitude : (n, B) of which column 0 is compared with magnifications and the others give colours; NaN: unknown.
     limit_mag : faintest point (5 sigma) that would have been found, of column 0; NaN if unknown.
+    doubt : (n,) odds that a detection is no point, by the confidence it came with.
     """
 
     xy: Array
@@ -63,12 +63,13 @@ class Scene:
     deflector_error: float
     fwhm: float
     limit_mag: float
+    doubt: Array
 
     def only(self, keep: npt.ArrayLike) -> Scene:
         """Keep some detections."""
         k = np.asarray(keep, dtype=np.int64)
-        parts = {name: getattr(self, name)[k] for name in ("xy", "error", "magnitude", "magnitude_err", "index")}
-        return replace(self, **parts)
+        names = ("xy", "error", "magnitude", "magnitude_err", "index", "doubt")
+        return replace(self, **{name: getattr(self, name)[k] for name in names})
 
     @property
     def centre(self) -> tuple[Array, float]:
@@ -99,9 +100,8 @@ class Reading:
 
 def log_by_chance(scene: Scene) -> float:
     """Log likelihood that all detections are unrelated."""
-    out = _log_unrelated(scene.xy, scene.deflector, scene.deflector_error, *scene.centre) + log_common(
-        scene.magnitude[:, 0], np.hypot(scene.magnitude_err[:, 0], CHANCE_MAG_SCATTER)
-    )
+    out = _log_unrelated(scene.xy, scene.deflector, scene.deflector_error, *scene.centre)
+    out += float(log_common(scene.magnitude[:, 0], np.hypot(scene.magnitude_err[:, 0], CHANCE_MAG_SCATTER)))
     return out + _colours(scene, np.full(len(scene.xy), CHANCE_COLOUR_SCATTER))
 
 
@@ -164,18 +164,23 @@ def _log_unrelated(xy: Array, deflector: Array, deflector_err: float, centre: Ar
 def _read(whole: Scene, scene: Scene, subset: list[int], fit: Fit, log_prior: float, prior: TheoremConfig) -> Reading:
     """Likelihood of one solution: places, brightnesses, colours, what is unseen, and the contaminants."""
     n, k = len(whole.xy), len(whole.xy) - len(subset)
-    missing, names, unseen, mag, apparent = _missing(scene, fit, prior)
+    missing, names, unseen, mag, apparent = unseen_images(scene, fit, prior)
     out = log_prior + fit.log_evidence + float(np.log(unseen).sum())
     rest = [i for i in range(n) if i not in subset]
-    out += k * log(prior.contaminants) - prior.contaminants - lgamma(k + 1)
-    offset, scatter = np.zeros(n), np.full(n, CHANCE_MAG_SCATTER)
-    offset[subset], scatter[subset] = apparent, FLUX_FLOOR_MAG
+    out += float(np.log(prior.contaminants + whole.doubt[rest]).sum()) - prior.contaminants - lgamma(k + 1)
+    rows, magnified = magnitudes_in(fit)
+    seen = fit.detection >= 0
+    own = np.empty(len(subset))
+    own[fit.detection[seen]] = -2.5 * np.log10(np.abs(fit.images.magnification[seen]))
+    magnified = magnified + (apparent - own)  # light of images merged with the detections
+    offset, scatter = np.empty((len(magnified), n)), np.full(n, CHANCE_MAG_SCATTER)
+    offset[:, subset], offset[:, rest], scatter[subset] = magnified, magnified.mean(1)[:, None], FLUX_FLOOR_MAG
     centre = [subset[d] for d in fit.detection[fit.images.kind == KINDS.index("maximum")] if d >= 0]
     if centre:
         scatter[centre] = _CENTRE_SCATTER
         out += len(centre) * log(prior.centre_seen)
-    offset[rest] = apparent.mean()
-    out += log_common(whole.magnitude[:, 0] - offset, np.hypot(whole.magnitude_err[:, 0], scatter))
+    fit = weighed(fit, rows, log_common(whole.magnitude[:, 0] - offset, np.hypot(whole.magnitude_err[:, 0], scatter)))
+    out += fit.log_fluxes
     floor = np.full(n, CHANCE_COLOUR_SCATTER)
     floor[subset] = COLOUR_FLOOR_MAG
     out += _colours(whole, floor)
@@ -185,7 +190,7 @@ def _read(whole: Scene, scene: Scene, subset: list[int], fit: Fit, log_prior: fl
     return Reading(_hypothesis(fit, names, k), scene, fit, out, missing, names, unseen, mag)
 
 
-def _missing(
+def unseen_images(
     scene: Scene, fit: Fit, prior: TheoremConfig
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...], Array, Array, Array]:
     """Unseen images (indices, names, probabilities of going unseen, magnitudes), and the detections' magnifications.
@@ -250,23 +255,25 @@ def _colours(scene: Scene, floor: Array) -> float:
     out = 0.0
     for band in range(1, scene.magnitude.shape[1]):
         colour = scene.magnitude[:, band] - scene.magnitude[:, 0]
-        out += log_common(
-            colour, np.sqrt(scene.magnitude_err[:, band] ** 2 + scene.magnitude_err[:, 0] ** 2 + floor**2)
-        )
+        error = np.sqrt(scene.magnitude_err[:, band] ** 2 + scene.magnitude_err[:, 0] ** 2 + floor**2)
+        out += float(log_common(colour, error))
     return out
 
 
-def log_look(flux: FloatArray, flux_err: FloatArray, predicted: float, chance_of_something: float = 0.05) -> Array:
+def log_look(
+    flux: FloatArray, flux_err: FloatArray, predicted: float | FloatArray, chance_of_something: float = 0.05
+) -> Array:
     """Log likelihood ratios (n,), lens to chance, of fluxes measured where a model puts an image of a predicted flux.
 
     The prediction is log-normal with `FLUX_FLOOR_MAG`, and dimmed beyond that one time in ten; without a lens there is
     nothing, or sometimes something of any brightness above the noise. Where nothing could be measured they are 0.
     """
     out = np.zeros(len(flux))
-    known = np.isfinite(flux) & (flux_err > 0) & (predicted > 0)
+    wanted = np.broadcast_to(np.asarray(predicted, dtype=np.float64), flux.shape)
+    known = np.isfinite(flux) & (flux_err > 0) & (wanted > 0)
     measured, error = flux[known, None], flux_err[known, None]
     z = np.linspace(-3, 3, 61)
-    grid = predicted * 10 ** (-0.4 * FLUX_FLOOR_MAG * z)
+    grid = wanted[known, None] * 10 ** (-0.4 * FLUX_FLOOR_MAG * z)
     there = logsumexp(-0.5 * (z**2 + ((measured - grid) / error) ** 2), axis=1) - logsumexp(-0.5 * z**2)
     any_flux = error * 10 ** np.linspace(0, 2.5, 61)
     else_there = logsumexp(-0.5 * ((measured - any_flux) / error) ** 2, axis=1) - np.log(61)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import atan, atanh, cos, hypot, pi, sin, sqrt
+from math import atan, atanh, ceil, cos, hypot, log, pi, sin, sqrt
 
 import numpy as np
 
@@ -11,12 +11,7 @@ from stages.counter.lens_model import ISOTHERMAL, Array, Frame, deflect, determi
 
 MAX_IMAGES = 32
 _SAME = 1e-6  # images of one parity closer than this, in Einstein radii, are one
-# nodes along each ray as (region, fraction): 0 inside the radial curve, 1 between the curves, 2 outside
-_RINGS = np.array(
-    [(0, t) for t in (0.2, 0.4, 0.6, 0.8, 0.95, 1.0)]
-    + [(1, t) for t in (0.03, 0.12, 0.3, 0.5, 0.7, 0.88, 0.97, 1.0)]
-    + [(2, t) for t in (0.02, 0.08, 0.2, 0.4, 0.7, 1.0)]
-)
+_RINGS_PER_RAY = 0.04  # of a mesh, for each unit of ln r; another lies between any two
 
 
 @compiled
@@ -86,27 +81,65 @@ def outer_radius(f: Frame, sx: float, sy: float) -> float:
 
 
 @compiled
-def mesh_search(
-    f: Frame, sx: float, sy: float, radii: Array, r_max: float, split: int, xy: Array, detail: Array, n: int
-) -> int:
-    """Images from a polar mesh that follows the critical curves, each ring interval in `split` parts."""
-    n_rays, n_rings = len(radii), split * len(_RINGS) + 1
-    nodes = np.zeros((n_rays, n_rings, 4))  # x, y, beta - source
-    for i in range(n_rays):
-        c, s = cos(2 * pi * i / n_rays), sin(2 * pi * i / n_rays)
-        edges = (0.0, radii[i, 0], radii[i, 1], r_max)
-        last, k = 0.0, 0
-        for ring in range(len(_RINGS)):
-            region = int(_RINGS[ring, 0])
-            r = edges[region] + _RINGS[ring, 1] * (edges[region + 1] - edges[region])
-            for part in range(split):
-                k += 1
-                here = last + (r - last) * (part + 1) / split
-                nodes[i, k, 0], nodes[i, k, 1] = here * c, here * s
-            last = r
-        for k in range(n_rings):
-            ax, ay = deflect(f, nodes[i, k, 0], nodes[i, k, 1])
-            nodes[i, k, 2], nodes[i, k, 3] = nodes[i, k, 0] - ax - sx, nodes[i, k, 1] - ay - sy
+def _ray(f: Frame, c: float, s: float, nodes: Array) -> None:
+    """Fill the nodes (x, y, beta - source, det A) of a ray (c, s): the first is given, the radii of every other as x.
+
+    Those between are in the middle. beta is the integral of the Jacobian along the ray (Simpson's rule and, for the
+    middle, its parabola), which takes less time than the deflection.
+    """
+    x0, y0, last = nodes[0, 0], nodes[0, 1], 0.0
+    fx, fy, nodes[0, 4] = _along(f, x0, y0, c, s)
+    for k in range(2, len(nodes), 2):
+        r, a, m, b = nodes[k, 0], nodes[k - 2], nodes[k - 1], nodes[k]
+        middle, step = 0.5 * (last + r), (r - last) / 24.0
+        m[0], m[1], b[0], b[1] = x0 + middle * c, y0 + middle * s, x0 + r * c, y0 + r * s
+        mx, my, m[4] = _along(f, m[0], m[1], c, s)
+        gx, gy, b[4] = _along(f, b[0], b[1], c, s)
+        m[2], m[3] = a[2] + step * (5.0 * fx + 8.0 * mx - gx), a[3] + step * (5.0 * fy + 8.0 * my - gy)
+        b[2], b[3] = a[2] + 4.0 * step * (fx + 4.0 * mx + gx), a[3] + 4.0 * step * (fy + 4.0 * my + gy)
+        fx, fy, last = gx, gy, r
+
+
+@compiled
+def _along(f: Frame, x: float, y: float, c: float, s: float) -> tuple[float, float, float]:
+    """Derivative of the source position along (c, s), and det A."""
+    xx, xy, yy = hessian(f, x, y)
+    return c - xx * c - xy * s, s - xy * c - yy * s, (1.0 - xx) * (1.0 - yy) - xy * xy
+
+
+@compiled
+def _mirror(nodes: Array, sx: float, sy: float) -> None:
+    """Fill the second half of the rays, for a lens that is symmetric under reflection at its centre."""
+    half = len(nodes) // 2
+    for i in range(half):
+        for k in range(nodes.shape[1]):
+            a, b = nodes[i, k], nodes[i + half, k]
+            b[0], b[1], b[2], b[3], b[4] = -a[0], -a[1], -a[2] - 2.0 * sx, -a[3] - 2.0 * sy, a[4]
+
+
+@compiled
+def polar_mesh(f: Frame, sx: float, sy: float, cx: float, cy: float, core: float, r_max: float, n_rays: int) -> Array:
+    """(n_rays, rings, 5) nodes x, y, beta - source, det A about a centre, rings spaced as the logarithm."""
+    low = 0.1 * core
+    n_rings = ceil(_RINGS_PER_RAY * n_rays * log(r_max / low)) + 1
+    nodes, growth = np.empty((n_rays, 2 * n_rings + 1, 5)), (r_max / low) ** (1.0 / (n_rings - 1))
+    ax, ay = deflect(f, cx, cy)
+    for i in range(n_rays if f[9] > 0.0 else n_rays // 2):
+        nodes[i, 0, 0], nodes[i, 0, 1], nodes[i, 0, 2], nodes[i, 0, 3] = cx, cy, cx - ax - sx, cy - ay - sy
+        r = low
+        for k in range(1, n_rings + 1):
+            nodes[i, 2 * k, 0] = r
+            r *= growth
+        _ray(f, cos(2 * pi * i / n_rays), sin(2 * pi * i / n_rays), nodes[i])
+    if not f[9] > 0.0:
+        _mirror(nodes, sx, sy)
+    return nodes
+
+
+@compiled
+def mesh_search(f: Frame, sx: float, sy: float, nodes: Array, xy: Array, detail: Array, n: int) -> int:
+    """Images from the triangles of a mesh whose image holds the source."""
+    n_rays, n_rings = nodes.shape[0], nodes.shape[1]
     for i in range(n_rays):
         for k in range(n_rings - 1):
             a, b, c4, d = nodes[i, k], nodes[i, k + 1], nodes[(i + 1) % n_rays, k + 1], nodes[(i + 1) % n_rays, k]
@@ -148,23 +181,11 @@ def fold_search(f: Frame, sx: float, sy: float, near: Array, n_near: int, xy: Ar
 
 
 @compiled
-def adaptive_search(
-    f: Frame, sx: float, sy: float, cx: float, cy: float, core: float, r_max: float, size: int,
-    xy: Array, detail: Array, n: int,
-) -> int:  # fmt: skip
-    """Images for critical curves of any shape: triangles of a mesh about a centre that change parity are split."""
-    stack, n_rays = np.empty((128, 7)), 2 * size
-    growth, nodes = (r_max / (0.05 * core)) ** (1.0 / size), np.empty((n_rays, size + 2, 5))
+def adaptive_search(f: Frame, sx: float, sy: float, nodes: Array, xy: Array, detail: Array, n: int) -> int:
+    """As `mesh_search`, with triangles that change parity near the source split."""
+    stack, n_rays = np.empty((128, 7)), len(nodes)
     for i in range(n_rays):
-        c, s = cos(2 * pi * i / n_rays), sin(2 * pi * i / n_rays)
-        for k in range(size + 2):
-            r = 0.05 * core * growth ** (k - 1) if k else 0.0
-            x, y = cx + r * c, cy + r * s
-            ax, ay = deflect(f, x, y)
-            node = nodes[i, k]
-            node[0], node[1], node[2], node[3], node[4] = x, y, x - ax - sx, y - ay - sy, determinant(f, x, y)
-    for i in range(n_rays):
-        for k in range(size + 1):
+        for k in range(nodes.shape[1] - 1):
             a, b, c4, d = nodes[i, k], nodes[i, k + 1], nodes[(i + 1) % n_rays, k + 1], nodes[(i + 1) % n_rays, k]
             if _promising(a, b, c4):
                 _put(stack[0], a[0], a[1], b[0], b[1], c4[0], c4[1], 0.0)

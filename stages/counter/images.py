@@ -1,10 +1,10 @@
 """Every image of a point source behind a cored lens, checked against the winding numbers of the caustics.
 
-The critical curves are found on rays from the deflector's centre, a polar mesh conforms to them, and every triangle
-whose image holds the source seeds Newton's method. With w_r and w_t the winding numbers of the radial and tangential
-caustic round the source, a complete set has N_max = w_r, N_saddle = w_r - w_t, N_min = 1 - w_t (degree of the lens
-map on the regions between the curves; Burke 1981; Schneider, Ehlers & Falco 1992, sect. 5.4). Where the curves are not
-two nested loops round the centre, or there is a satellite, they are followed instead (`stages.counter.contours`).
+A polar mesh about the deflector, and one about a satellite, finds the critical curves, which are followed
+(`stages.counter.contours`): their caustics' winding numbers round the source say how many minima, saddles and maxima
+there are (degree of the lens map on the regions between the curves; Burke 1981; Schneider, Ehlers & Falco 1992,
+sect. 5.4). Triangles whose image holds the source seed Newton's method; where images are still missing, so do the
+folds that the source is near, then triangles that are split, then finer meshes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.counter.caustics import critical_radii, winding
 from stages.counter.compiling import compiled
 from stages.counter.contours import demanded
-from stages.counter.image_search import MAX_IMAGES, adaptive_search, fold_search, mesh_search, outer_radius
-from stages.counter.lens_model import Array, LensModel, frame
+from stages.counter.image_search import (
+    MAX_IMAGES,
+    adaptive_search,
+    fold_search,
+    mesh_search,
+    outer_radius,
+    polar_mesh,
+)
+from stages.counter.lens_model import Array, Frame, LensModel, frame, potential
 
 KINDS = ("minimum", "saddle", "maximum")
-RAYS = 48  # of which half are solved: the lens is symmetric under reflection at its centre
+_ATTEMPTS = 4  # each with meshes twice as fine
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,65 +73,61 @@ def all_images(model: LensModel, source_xy_arcsec: npt.ArrayLike) -> Images:
     p, source = model.as_array(), np.asarray(source_xy_arcsec, dtype=np.float64)
     if source.shape != (2,) or not np.isfinite(source).all():
         raise ValueError(f"source {source}: expected two finite numbers (x, y) in arcsec. Check the source position")
-    xy, detail, expected = _solve(p, source[0] - p[5], source[1] - p[6])
-    kind = np.where(detail[:, 0] < 0, 1, np.where(detail[:, 1] > 0, 0, 2))
-    xy = xy + p[5:7]
-    order = np.argsort(model.arrival_time(xy, source))
-    return Images(xy[order], 1.0 / detail[order, 0], kind[order], (expected[0], expected[1], expected[2]))
+    xy, det, kind, expected = _solve(p, source[0] - p[5], source[1] - p[6])
+    return Images(xy + p[5:7], 1.0 / det, kind, expected)
 
 
 @compiled
-def _matches(detail: Array, n: int, w_r: int, w_t: int) -> bool:
-    """Whether the numbers of minima, saddles and maxima are those of the winding numbers."""
+def _kind(det: float, trace: float) -> int:
+    return 1 if det < 0.0 else (0 if trace > 0.0 else 2)
+
+
+@compiled
+def _matches(detail: Array, n: int, saddles: int, maxima: int) -> bool:
+    """Whether these are the numbers of saddles and maxima, and the parity sum is 1."""
     found = [0, 0, 0]
     for i in range(n):
-        found[1 if detail[i, 0] < 0.0 else (0 if detail[i, 1] > 0.0 else 2)] += 1
-    return found[0] == 1 - w_t and found[1] == w_r - w_t and found[2] == w_r
+        found[_kind(detail[i, 0], detail[i, 1])] += 1
+    return found[0] + found[2] == found[1] + 1 and (saddles < 0 or (found[1] == saddles and found[2] == maxima))
 
 
 @compiled
-def _parity(detail: Array, n: int) -> int:
-    total = 0
-    for i in range(n):
-        total += 1 if detail[i, 0] > 0.0 else -1
-    return total
+def meshes_about(f: Frame, sx: float, sy: float, finer: int) -> tuple[Array, Array]:
+    """Meshes about the deflector and the satellite; the second is empty where there is none."""
+    main = polar_mesh(f, sx, sy, 0.0, 0.0, f[3], outer_radius(f, sx, sy), 48 * finer)
+    if not f[9] > 0.0:
+        return main, main[:0]
+    return main, polar_mesh(f, sx, sy, f[10], f[11], f[12], 4.0 * (f[9] + f[12]), 40 * finer)
 
 
 @compiled
-def _solve(p: Array, sx: float, sy: float) -> tuple[Array, Array, tuple[int, int, int]]:
-    """Positions about the centre (n, 2), (det A, trace A) of each, and the counts the caustics demand (-1: unknown)."""
-    f = frame(p)
-    xy, detail = np.empty((MAX_IMAGES, 2)), np.empty((MAX_IMAGES, 2))
-    r_max, n, w_r, w_t = outer_radius(f, sx, sy), 0, -999, -999
-    for attempt in range(3 if f[9] == 0.0 else 0):
-        n_rays = RAYS * 3**attempt
-        radii, nested = critical_radii(f, n_rays, r_max)
-        if not nested:
-            break
-        near_r, near_t = np.empty((n_rays, 2)), np.empty((n_rays, 2))
-        w_r, n_r = winding(f, radii, 0, sx, sy, r_max, near_r)
-        w_t, n_t = winding(f, radii, 1, sx, sy, r_max, near_t)
-        if w_r == -999 or w_t == -999:
-            w_r, w_t = -999, -999
-            break
-        n = mesh_search(f, sx, sy, radii, r_max, attempt + 1, xy, detail, n)
-        if not _matches(detail, n, w_r, w_t):
-            n = fold_search(f, sx, sy, near_r, n_r, xy, detail, n)
-            n = fold_search(f, sx, sy, near_t, n_t, xy, detail, n)
-        if _matches(detail, n, w_r, w_t):
-            return xy[:n], detail[:n], (1 - w_t, w_r - w_t, w_r)
-    n, near = 0, np.empty((256, 2))
-    for attempt in range(4):
-        saddles, maxima, n_near = demanded(f, sx, sy, r_max, attempt + 1, near)
-        w_r, w_t = (maxima, maxima - saddles) if saddles >= 0 else (-999, -999)
-        size = 32 * 2**attempt
-        n = adaptive_search(f, sx, sy, 0.0, 0.0, f[3], r_max, size, xy, detail, n)
-        if f[9] > 0.0:
-            n = adaptive_search(f, sx, sy, f[10], f[11], f[12], 4.0 * (f[9] + f[12]), size, xy, detail, n)
-        if not _matches(detail, n, w_r, w_t):
+def _search(f: Frame, sx: float, sy: float, xy: Array, detail: Array) -> tuple[int, int, int]:
+    """Write positions about the centre and (det A, trace A): their number and the saddles and maxima demanded or -1."""
+    n, saddles, maxima, near = 0, -1, -1, np.empty((256, 2))
+    for attempt in range(_ATTEMPTS):
+        meshes = meshes_about(f, sx, sy, 2**attempt)
+        saddles, maxima, n_near = demanded(f, sx, sy, meshes, 2**attempt, near)
+        for mesh in meshes:
+            n = mesh_search(f, sx, sy, mesh, xy, detail, n)
+        if not _matches(detail, n, saddles, maxima):
             n = fold_search(f, sx, sy, near, n_near, xy, detail, n)
-        if _matches(detail, n, w_r, w_t) or (w_r == -999 and _parity(detail, n) == 1 and attempt > 0):
+        for mesh in meshes:
+            if not _matches(detail, n, saddles, maxima):
+                n = adaptive_search(f, sx, sy, mesh, xy, detail, n)
+        if _matches(detail, n, saddles, maxima) and (saddles >= 0 or attempt == _ATTEMPTS - 1):
             break
-    if w_r == -999:
-        return xy[:n], detail[:n], (-1, -1, -1)
-    return xy[:n], detail[:n], (1 - w_t, w_r - w_t, w_r)
+    return n, saddles, maxima
+
+
+@compiled
+def _solve(p: Array, sx: float, sy: float) -> tuple[Array, Array, npt.NDArray[np.int64], tuple[int, int, int]]:
+    """Positions about the centre (n, 2), det A and kind (n,) in order of arrival, and the counts demanded (or -1)."""
+    f, xy, detail = frame(p), np.empty((MAX_IMAGES, 2)), np.empty((MAX_IMAGES, 2))
+    n, saddles, maxima = _search(f, sx, sy, xy, detail)
+    time, kind = np.empty(n), np.empty(n, dtype=np.int64)
+    for i in range(n):
+        kind[i] = _kind(detail[i, 0], detail[i, 1])
+        time[i] = 0.5 * ((xy[i, 0] - sx) ** 2 + (xy[i, 1] - sy) ** 2) - potential(f, xy[i, 0], xy[i, 1])
+    order = np.argsort(time)
+    expected = (1 + saddles - maxima, saddles, maxima) if saddles >= 0 else (-1, -1, -1)
+    return xy[order], detail[order, 0], kind[order], expected

@@ -2,23 +2,28 @@
 
 Source-plane Levenberg-Marquardt from several starts, residuals whitened by sigma^2 A A^T; then the image positions
 become unknowns with the lens equation as a soft constraint, which is exact in the image plane. Priors on ellipticity,
-shear and the deflector's position make doubles and triples solvable, and count in chi^2 as data.
+shear and the deflector's position make doubles and triples solvable, and count in chi^2 as data. Fluxes weigh the
+lenses that the positions allow: their errors are no Gaussian noise (microlensing, dust, variability, substructure), so
+that they neither move the fit nor count in its p-value.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc
+from scipy.special import chdtrc, logsumexp
 
+from stages.counter.chance import log_common
 from stages.counter.compiling import compiled
 from stages.counter.evidence import laplace
 from stages.counter.images import Images, all_images
 from stages.counter.least_squares import fit_kernel
 from stages.counter.lens_model import Array, LensModel
+from stages.counter.posterior import N_DRAWS, draws_of, follow
 
+FLUX_FLOOR_MAG = 0.5  # microlensing, variability, dust, substructure
 CORE_ARCSEC = 0.01
 _UNSEEN_SPREAD = 0.5  # in units of the images' rms distance from their centroid
 _UNSEEN_COST = 4.0  # chi2 that a solution may lack per unseen image when solutions compete
@@ -35,6 +40,9 @@ class Fit:
     detection : (N,) index of the detection at each model image, -1 where there is none.
     log_evidence : natural log of the probability density of the positions under this solution, arcsec^(-2 n).
     covariance : (9, 9) of (theta_e, e1, e2, gamma1, gamma2, x, y, source x, source y); NaN where it has none.
+    weights : (N_DRAWS,) of the lenses drawn from the posterior of the positions, by their fluxes;
+        log_fluxes : natural log of the fluxes' likelihood in these, the source's flux integrated over (part of
+        log_evidence); 0 without fluxes.
     """
 
     model: LensModel
@@ -46,6 +54,13 @@ class Fit:
     detection: npt.NDArray[np.int64]
     log_evidence: float
     covariance: Array
+    weights: Array
+    log_fluxes: float = 0.0
+
+    @property
+    def parameters(self) -> Array:
+        """(9,) lens and source, in the order of the covariance."""
+        return np.concatenate([self.model.as_array()[:7], self.source_xy_arcsec])
 
     @property
     def matched(self) -> bool:
@@ -59,10 +74,14 @@ def fit(
     deflector_xy_arcsec: npt.ArrayLike,
     deflector_err_arcsec: float,
     core_arcsec: float = CORE_ARCSEC,
+    fluxes: npt.ArrayLike | None = None,
+    flux_errs: npt.ArrayLike | None = None,
 ) -> Fit:
-    """The best of `solutions`, which see: fewest unseen images at equal misfit."""
-    fits = solutions(positions_arcsec, errors_arcsec, deflector_xy_arcsec, deflector_err_arcsec, core_arcsec)
-    return min(fits, key=lambda f: f.chi2 + _UNSEEN_COST * float((f.detection < 0).sum()))
+    """The best of `solutions`, which see: fewest unseen images at equal misfit, and the likeliest fluxes."""
+    fits = solutions(
+        positions_arcsec, errors_arcsec, deflector_xy_arcsec, deflector_err_arcsec, core_arcsec, fluxes, flux_errs
+    )
+    return min(fits, key=lambda f: f.chi2 + _UNSEEN_COST * float((f.detection < 0).sum()) - 2 * f.log_fluxes)
 
 
 def solutions(
@@ -71,6 +90,8 @@ def solutions(
     deflector_xy_arcsec: npt.ArrayLike,
     deflector_err_arcsec: float,
     core_arcsec: float = CORE_ARCSEC,
+    fluxes: npt.ArrayLike | None = None,
+    flux_errs: npt.ArrayLike | None = None,
 ) -> list[Fit]:
     """Fit NIE + shear to two or more images of one point source; every local solution that competes with the best.
 
@@ -80,6 +101,7 @@ def solutions(
     errors_arcsec : (n,) error of each position per axis, substructure and the like included.
     deflector_xy_arcsec, deflector_err_arcsec : prior on the deflector's centre; a position of NaN means not seen:
         a wide prior about the images' centroid then takes its place.
+    fluxes, flux_errs : (n,) in one unit, NaN where not measured; errors have a floor of FLUX_FLOOR_MAG besides.
     """
     xy, errors = np.asarray(positions_arcsec, dtype=np.float64), np.asarray(errors_arcsec, dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) < 2 or errors.shape != (len(xy),):
@@ -91,11 +113,51 @@ def solutions(
         centre, deflector_err_arcsec = unseen_centre(xy - origin)
     prior = np.array([centre[0], centre[1], deflector_err_arcsec])
     found, scores = fit_kernel(xy - origin, errors, prior, centre[None] if starts is None else starts, core_arcsec)
-    return [
+    fits = [
         _describe(v, float(chi2), xy, errors, origin, prior, core_arcsec)
         for v, chi2 in zip(found, scores, strict=True)
         if chi2 < scores.min() + 3 * _UNSEEN_COST
     ]
+    if fluxes is None:
+        return fits
+    flux = np.asarray(fluxes, dtype=np.float64)
+    flux = np.where(flux > 0, flux, np.nan)
+    error = np.zeros(len(xy)) if flux_errs is None else 1.086 * np.asarray(flux_errs, dtype=np.float64) / flux
+    magnitude, scatter = -2.5 * np.log10(flux), np.hypot(np.nan_to_num(error), FLUX_FLOOR_MAG)
+    return [_with_fluxes(fit, magnitude, scatter) for fit in fits]
+
+
+def _with_fluxes(fit: Fit, magnitude: Array, scatter: Array) -> Fit:
+    """The fit with the fluxes (n,) of its images, all or those that the model has."""
+    seen = np.sort(fit.detection[fit.detection >= 0])
+    rows, predicted = magnitudes_in(fit)
+    return weighed(fit, rows, log_common(magnitude[seen] - predicted, scatter[seen]))
+
+
+def magnitudes_in(fit: Fit) -> tuple[npt.NDArray[np.intp], Array]:
+    """Rows (k,) of the posterior's lenses that have every detection, and -2.5 log10 |mu| of these (k, n) there.
+
+    No rows, and the fitted lens's own (1, n), where there are no such lenses.
+    """
+    images, seen = fit.images, np.flatnonzero(fit.detection >= 0)
+    seen = seen[np.argsort(fit.detection[seen])]
+    draws = draws_of(fit.parameters, fit.covariance)
+    det = follow(draws, fit.model.core_arcsec, images.xy_arcsec[seen], images.kind[seen] == 1)[..., 2]
+    rows = np.flatnonzero(np.isfinite(det).all(1))
+    if not len(rows):
+        return rows, -2.5 * np.log10(np.abs(images.magnification[None, seen]))
+    return rows, 2.5 * np.log10(np.abs(det[rows]))
+
+
+def weighed(fit: Fit, rows: npt.NDArray[np.intp], log_likelihood: Array) -> Fit:
+    """The fit with its fluxes' likelihood (k,) in some lenses (k,) of the posterior; in itself, (1,), if k is 0."""
+    total = float(logsumexp(log_likelihood))
+    log_fluxes = total - float(np.log(len(log_likelihood)))
+    weights = fit.weights
+    if len(rows):
+        weights = np.zeros(N_DRAWS)
+        weights[rows] = np.exp(log_likelihood - total)
+    return replace(fit, weights=weights, log_fluxes=log_fluxes, log_evidence=fit.log_evidence + log_fluxes)
 
 
 def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, prior: Array, core_arcsec: float) -> Fit:
@@ -114,7 +176,8 @@ def _describe(v: Array, chi2: float, xy: Array, errors: Array, origin: Array, pr
         exact = (((images.xy_arcsec[seen] - xy[order]) / errors[order, None]) ** 2).sum()
         chi2 = max(chi2, chi2 + exact - float((((fitted_xy - xy) / errors[:, None]) ** 2).sum()))
     return Fit(
-        model, v[7:9], float(chi2), dof, float(chdtrc(dof, chi2)), images, detection, log_evidence, covariance
+        model, v[7:9], float(chi2), dof, float(chdtrc(dof, chi2)), images, detection, log_evidence, covariance,
+        np.full(N_DRAWS, 1.0 / N_DRAWS),
     )  # fmt: skip
 
 

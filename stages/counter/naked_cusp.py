@@ -15,6 +15,7 @@ from scipy.special import chdtrc
 from stages.counter.images import Images, all_images
 from stages.counter.lens_fit import Fit
 from stages.counter.lens_model import Array, LensModel
+from stages.counter.posterior import N_DRAWS
 from stages.counter.prediction import followed, lenses_like, posterior_chi2
 
 COUNTS = (2, 1, 0)  # minima, saddles, maxima
@@ -71,5 +72,7 @@ def _as_fit(fit: Fit, draw: Array, share: float) -> Fit | None:
     chi2 = fit.chi2 + posterior_chi2(fit, draw)
     return replace(
         fit, model=_model(fit, draw), source_xy_arcsec=draw[7:9], chi2=chi2, p_value=float(chdtrc(fit.dof, chi2)),
-        images=images, detection=fit.detection[seen][nearest], log_evidence=fit.log_evidence + float(np.log(share)),
+        images=images, detection=fit.detection[seen][nearest],
+        log_evidence=fit.log_evidence - fit.log_fluxes + float(np.log(share)),
+        weights=np.full(N_DRAWS, 1 / N_DRAWS), log_fluxes=0.0,
     )  # fmt: skip

@@ -15,12 +15,13 @@ from stages import weights
 from stages.counter.arc_peaks import certify_arcs
 from stages.counter.calibrate import taken_from
 from stages.counter.detector import CounterConfig, Detections, build, detect
+from stages.counter.missing import APART_FWHM, LEAST_PROBABILITY
 from stages.counter.photometry import Photometry, measure
 from stages.counter.prediction import places_in
 from stages.counter.priors import TheoremConfig
 from stages.counter.proposals import calibrated, deflector_of, distinct, images_of, logit, same_pix
 from stages.counter.second_look import SecondLook, look
-from stages.counter.theorem import APART_FWHM, CONFIRMED_SNR, LOOK_STEP_FWHM, certificate
+from stages.counter.theorem import CONFIRMED_SNR, LOOK_STEP_FWHM, certificate
 from stages.counter.theorem import Detections as Seen
 from stages.records import ArcScore, Certificate, Cutout, FloatArray, ImageCount
 from stages.scaling import resolution_arcsec
@@ -32,6 +33,7 @@ _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for 
 _HARDLY = 0.03  # and from which it does where a lens makes four images with it: their places test a lens
 _MOST_DETECTIONS = 30
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
+_FAINTER = 2.0  # errors by which light at a predicted place may be fainter than the image
 _PEAK_CONFIDENCE = 0.3  # of what the joint fit leaves over
 _MOST_PEAKS, _REACH = 4, 1.7  # how many of these, and how far beyond the three, in units of their distance
 
@@ -112,7 +114,7 @@ def count(
     first = _judged(cutout, measured, sure, deflector, trust, prior)
     fourth = _fourth(cutout, measured, sure, deflector, trust, prior, first)
     if fourth is not None:
-        return fourth
+        return replace(fourth, certificate=_doubted(fourth.certificate, first))
     new = _confirmed(cutout, first, measured)
     if not len(new):
         return _record(cutout, measured, sure, deflector, trust, first)
@@ -123,7 +125,21 @@ def count(
         return _record(cutout, measured, sure, deflector, trust, first)
     if second.log_bayes_factor > first.log_bayes_factor:  # the new image lies where it was looked for: no news
         second = replace(second, log_bayes_factor=first.log_bayes_factor, verdict=first.verdict)
-    return _record(cutout, more, trusts, deflector, trust, second)
+    return _record(cutout, more, trusts, deflector, trust, _doubted(second, first))
+
+
+def _doubted(found: Certificate, before: Certificate) -> Certificate:
+    """A certificate with an image that was found where it was looked for, and where it is if that is something else."""
+    chance = (1 - CONFIRMED_CONFIDENCE) * before.missing_probability
+    rows = [k for k, name in enumerate(before.missing_names) if name == "unexplained" and chance[k] > LEAST_PROBABILITY]
+    both: dict[str, Any] = {
+        name: np.concatenate([getattr(found, name), getattr(before, name)[rows]])
+        for name in ("missing_xy_pix", "missing_magnification", "missing_depth_mag", "missing_mag_err",
+                     "missing_ellipse_pix", "missing_snr")
+    }  # fmt: skip
+    names = (*found.missing_names, *(before.missing_names[k] for k in rows))
+    probability = np.append(found.missing_probability, chance[rows])
+    return replace(found, missing_names=names, missing_probability=probability, **both)
 
 
 def _fourth(
@@ -178,14 +194,16 @@ def _judged(
 def _confirmed(cutout: Cutout, judged: Certificate, points: Photometry) -> FloatArray:
     """Places (k, 2) of the images that were predicted and are there."""
     fwhm, out = resolution_arcsec(cutout) / cutout.pixel_scale_arcsec, []
-    for place, ellipse, snr in zip(judged.missing_xy_pix, judged.missing_ellipse_pix, judged.missing_snr, strict=True):
-        if points.leftover is None or not snr > CONFIRMED_SNR:
+    for k, (place, ellipse) in enumerate(zip(judged.missing_xy_pix, judged.missing_ellipse_pix, strict=True)):
+        if points.leftover is None or not judged.missing_snr[k] > CONFIRMED_SNR:
             continue
         places, _ = places_in(place, ellipse, LOOK_STEP_FWHM * fwhm)
         apart = (np.hypot(*(places[:, None] - points.xy_pix[None]).transpose(2, 0, 1)) > APART_FWHM * fwhm).all(1)
         flux, error = points.leftover.look(places[apart])
-        if np.isfinite(flux).any():
-            out.append(places[apart][int(np.nanargmax(flux / error))])
+        faintest = judged.missing_depth_mag[k] + _FAINTER * judged.missing_mag_err[k]  # than 5 sigma, mag
+        like = flux > 5 * error * np.maximum(1.0, 10 ** (-0.4 * faintest))
+        if like.any():
+            out.append(places[apart][like][int(np.argmax((flux / error)[like]))])
     return np.array(out).reshape(-1, 2)
 
 

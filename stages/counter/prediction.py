@@ -2,62 +2,76 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import qmc
 
-from stages.counter.compiling import compiled
-from stages.counter.image_search import newton
-from stages.counter.least_squares import N_SHAPE
 from stages.counter.lens_fit import Fit
-from stages.counter.lens_model import Array, determinant, frame
+from stages.counter.lens_model import Array
+from stages.counter.posterior import N_DRAWS, draws_of, follow
 
-N_DRAWS = 256
 _CONTENT = (0.68, 0.95)
+_TRIMS, _CORE = (
+    4,
+    0.85,
+)  # of the places that give an ellipse its shape: how often the farthest are left out, and the rest
 _MOST_STEPS = 6  # from the centre of a search ellipse to its end
 
 
 def search_ellipse(fit: Fit, image: int) -> Array:
-    """Ellipse about one image of a fitted lens: (semi-major and semi-minor axis, angle, semi-major axis of the 95%).
+    """Ellipse about one image of a fitted lens that holds it in 68% of the posterior; see `ellipse_about`."""
+    found, weight = in_other_lenses(fit, image)
+    return ellipse_about(fit.images.xy_arcsec[image], found[:, :2], weight)
 
-    The first two hold the image in 68% of the lenses drawn from the fit's Gaussian posterior; arcsec, and degrees from
-    the x axis. The fourth has the first's axis ratio and angle. NaN where the posterior is not known.
+
+def ellipse_about(centre: Array, found: Array, weight: Array, least: int = N_DRAWS // 8) -> Array:
+    """Ellipse about a place: (semi-major and semi-minor axis, angle, semi-major axis of the 95%).
+
+    The first two hold 68% of the weight (n,) of the places (n, 2); arcsec, and degrees from the x axis. The fourth has
+    the first's axis ratio and angle. NaN where there are fewer places than `least`.
     """
-    found = in_other_lenses(fit, image)[:, :2] - fit.images.xy_arcsec[image]
-    if len(found) < N_DRAWS // 8:
+    if len(found) < least:
         return np.full(4, np.nan)
-    middle = np.median(found, 0)
-    width = np.median(np.abs(found - middle), 0) * 5 + 1e-6  # stragglers on another branch would stretch the shape
-    core = found[(np.abs(found - middle) < width).all(1)]
-    spread = core.T @ core / len(core) + 1e-12 * np.eye(2)
+    away, share = found - centre, weight / weight.sum()
+    core = np.ones(len(away), np.bool_)
+    for _ in range(_TRIMS):  # stragglers on another branch would stretch the shape
+        spread = (away[core].T * share[core]) @ away[core] / share[core].sum() + 1e-12 * np.eye(2)
+        radius = np.sqrt((away @ np.linalg.inv(spread) * away).sum(1))
+        core = radius <= quantile(radius, share, _CORE)
     values, axes = np.linalg.eigh(spread)
-    radius = np.sqrt((found @ np.linalg.inv(spread) * found).sum(1))
-    inner, outer = np.quantile(radius, _CONTENT)
+    more = 1 + float((share**2).sum())  # another lens is as likely to lie between or beyond these as between any two
+    inner, outer = (quantile(radius, share, min(content * more, 1.0)) for content in _CONTENT)
     major, minor = np.sqrt(values[1]), np.sqrt(values[0])
     angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))) % 180
     return np.array([inner * major, inner * minor, angle, outer * major])
 
 
 def magnitude_error(fit: Fit, image: int) -> float:
-    """Half of the central 68% of an image's magnitude in the lenses drawn from the posterior; NaN: not known."""
-    found = in_other_lenses(fit, image)
+    """Half of the central 68% of an image's magnitude in the posterior; NaN: not known."""
+    found, weight = in_other_lenses(fit, image)
     if len(found) < N_DRAWS // 8:
         return float("nan")
-    low, high = np.quantile(2.5 * np.log10(np.abs(found[:, 2])), (0.1587, 0.8413))
-    return float(0.5 * (high - low))
+    magnitude, share = 2.5 * np.log10(np.abs(found[:, 2])), weight / weight.sum()
+    return 0.5 * (quantile(magnitude, share, 0.8413) - quantile(magnitude, share, 0.1587))
 
 
-def in_other_lenses(fit: Fit, image: int) -> Array:
-    """(n, 3) place and det A of one image in the lenses drawn from the fit's posterior, without those that lack it."""
-    found = followed(fit, image, lenses_like(fit))
-    return np.asarray(found[np.isfinite(found).all(1)])
+def quantile(values: Array, share: Array, content: float) -> float:
+    """Quantile of values (n,) whose shares (n,) sum to 1."""
+    order = np.argsort(values)
+    middle = np.cumsum(share[order]) - 0.5 * share[order]
+    return float(np.interp(content, middle, values[order]))
+
+
+def in_other_lenses(fit: Fit, image: int) -> tuple[Array, Array]:
+    """Place and det A (n, 3) of one image in the lenses of the posterior, without those that lack it; weights (n,)."""
+    draws = lenses_like(fit)
+    found = followed(fit, image, draws)
+    kept = np.isfinite(found).all(1) & (fit.weights[: len(draws)] > 0)
+    return found[kept], fit.weights[: len(draws)][kept]
 
 
 def followed(fit: Fit, image: int, draws: Array) -> Array:
     """(n, 3) place and det A of one image of a fitted lens in other lenses (n, 9), NaN in those that lack it."""
-    return _follow(draws, fit.model.core_arcsec, fit.images.xy_arcsec[image], fit.images.kind[image] == 1)
+    one = np.array([image])
+    return follow(draws, fit.model.core_arcsec, fit.images.xy_arcsec[one], fit.images.kind[one] == 1)[:, 0]
 
 
 def places_in(centre: Array, ellipse: Array, step: float) -> tuple[Array, Array]:
@@ -78,38 +92,10 @@ def places_in(centre: Array, ellipse: Array, step: float) -> tuple[Array, Array]
 
 def lenses_like(fit: Fit) -> Array:
     """(N_DRAWS, 9) lens parameters and sources from the fit's Gaussian posterior; none where it has no covariance."""
-    if not np.isfinite(fit.covariance).all():
-        return np.empty((0, N_SHAPE))
-    values, axes = np.linalg.eigh(fit.covariance)
-    root = axes * np.sqrt(np.maximum(values, 0))
-    best = np.concatenate([fit.model.as_array()[:7], fit.source_xy_arcsec])
-    return np.asarray(best + _normals() @ root.T)
+    return draws_of(fit.parameters, fit.covariance)
 
 
 def posterior_chi2(fit: Fit, draw: Array) -> float:
     """How much worse than the best another lens (9,) of the fit's Gaussian posterior is."""
-    away = draw - np.concatenate([fit.model.as_array()[:7], fit.source_xy_arcsec])
+    away = draw - fit.parameters
     return float(away @ np.linalg.solve(fit.covariance, away))
-
-
-@lru_cache(maxsize=1)
-def _normals() -> Array:
-    """Quasi-random standard normal numbers, the same every time."""
-    uniform = qmc.Sobol(N_SHAPE, scramble=True, rng=np.random.default_rng(0)).random(N_DRAWS)
-    return np.asarray(ndtri(np.clip(uniform, 1e-6, 1 - 1e-6)))
-
-
-@compiled
-def _follow(draws: Array, core: float, start: Array, saddle: bool) -> Array:
-    """Position and det A (n, 3) of one image in other lenses, NaN where it is lost or its parity is another's."""
-    out, p = np.full((len(draws), 3), np.nan), np.empty(8)
-    for k in range(len(draws)):
-        p[:7], p[7] = draws[k, :7], core
-        if p[0] <= 0.0 or p[1] * p[1] + p[2] * p[2] > 0.8:
-            continue
-        f = frame(p)
-        x, y, good = newton(f, draws[k, 7] - p[5], draws[k, 8] - p[6], start[0] - p[5], start[1] - p[6])
-        det = determinant(f, x, y)
-        if good and (det < 0.0) == saddle:
-            out[k, 0], out[k, 1], out[k, 2] = x + p[5], y + p[6], det
-    return out

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from stages.counter.hypotheses import FLUX_FLOOR_MAG, Look, Reading, Scene, log_by_chance, log_look, readings
+from stages.counter.hypotheses import Look, Reading, Scene, log_by_chance, log_look, readings
 from stages.counter.images import KINDS
 from stages.counter.lens_model import Array
-from stages.counter.prediction import magnitude_error, places_in, search_ellipse
+from stages.counter.missing import APART_FWHM, Place, missing_images
+from stages.counter.prediction import places_in, search_ellipse
 from stages.counter.priors import TheoremConfig
 from stages.records import Certificate
 
@@ -28,11 +29,12 @@ DEFLECTOR_FLOOR_ARCSEC = 0.03  # between the centres of light and mass
 POINT_ERROR_FWHM, PEAK_ERROR_FWHM = 0.06, 0.3  # position errors of point images and of peaks along arcs
 SYSTEMATIC_FWHM = 0.04  # of measured positions: what arcs and the PSF's shape add on simulated lenses
 CONFIRMED_SNR = 5.0  # of a flux measured where an image was predicted
-LOOK_STEP_FWHM, APART_FWHM = 0.4, 0.7  # between places looked at; between these and what is known
+LOOK_STEP_FWHM = 0.4  # between places looked at
 FAR_FACTOR = 3.0  # beyond this many times the second smallest distance from the deflector lie field objects
 CENTRE_FACTOR = 0.25  # nearer than this part of the second smallest distance is a central image or a nucleus
+_LEAST_CONFIDENCE = 0.05  # of a detection; it is doubted no more than this says
 _MOST_IMAGES = 7  # detections beyond these, by confidence, are taken for contaminants
-_MOST_LOOKS = 3  # readings whose missing images are looked for in the pixels
+_WORTH_A_LOOK = 5.0  # below the likeliest, readings whose missing images are looked for in the pixels; natural log
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +96,12 @@ def certificate(seen: Detections, prior: TheoremConfig | None = None, look: Look
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """A verdict, the log odds it rests on, the best reading, S/N and depth at its missing images."""
+    """A verdict, the log odds it rests on, the best reading; its missing images, then those of others."""
 
     verdict: str
     log_bayes_factor: float
     best: Reading | None
-    snr: Array
-    depth_mag: Array
+    missing: tuple[Place, ...] = ()
 
 
 def _scene(seen: Detections, xy: Array, good: npt.NDArray[np.bool_]) -> tuple[Scene, Array, float]:
@@ -118,6 +119,7 @@ def _scene(seen: Detections, xy: Array, good: npt.NDArray[np.bool_]) -> tuple[Sc
     if seen.xy_err_pix is not None:
         measured = np.asarray(seen.xy_err_pix, dtype=np.float64)[good] * scale
         place = np.where(np.isfinite(measured), np.hypot(measured, SYSTEMATIC_FWHM * fwhm), place)
+    confidence = np.asarray(seen.confidence, dtype=np.float64)[good]
     trust = float(np.clip(np.nan_to_num(seen.deflector_confidence, nan=1.0), 0.1, 1.0))
     scene = Scene(
         xy=(xy[good] - origin) * scale,
@@ -129,6 +131,7 @@ def _scene(seen: Detections, xy: Array, good: npt.NDArray[np.bool_]) -> tuple[Sc
         deflector_error=float(np.hypot(DEFLECTOR_FLOOR_ARCSEC, 0.1 * fwhm) / np.sqrt(trust)),
         fwhm=fwhm,
         limit_mag=-2.5 * np.log10(seen.flux_limit) if seen.flux_limit > 0 else float("nan"),
+        doubt=1 / np.clip(np.nan_to_num(confidence, nan=1.0), _LEAST_CONFIDENCE, 1.0) - 1,
     )
     return scene, origin, scale
 
@@ -154,9 +157,10 @@ def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
     known, chance = readings(scene, prior), log_by_chance(scene)
     known = [r for r in known if np.isfinite(r.log_likelihood)]
     if not known:
-        return _Judged("inconsistent", -np.inf, None, np.empty(0), np.empty(0))
+        return _Judged("inconsistent", -np.inf, None)
     log_like, looks = np.array([r.log_likelihood for r in known]), {}
-    for k in range(min(_MOST_LOOKS, len(known)) if look is not None else 0):
+    worth = int((log_like > log_like[0] - _WORTH_A_LOOK).sum())
+    for k in range(worth if look is not None else 0):
         assert look is not None
         looks[k] = _put_to_the_test(known[k], look)
         log_like[k] += looks[k][2]
@@ -175,7 +179,9 @@ def _judge(scene: Scene, prior: TheoremConfig, look: Look | None) -> _Judged:
         verdict = "supports"
     else:
         verdict = "possible"
-    return _Judged(verdict, factor, best, tested, depth)
+    shares = np.exp(log_like - logsumexp(log_like))
+    missing = missing_images(best, tested, depth, known, shares, look, prior)
+    return _Judged(verdict, factor, best, tuple(missing))
 
 
 def _put_to_the_test(reading: Reading, look: Look) -> tuple[Array, Array, float]:
@@ -216,16 +222,19 @@ def _record(judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, 
     seen = best.fit.detection >= 0
     rows = best.scene.index[best.fit.detection[seen]]
     magnification[rows], arrival[rows] = images.magnification[seen], 1.0 + np.flatnonzero(seen)
-    ellipse = np.array([search_ellipse(best.fit, int(k)) for k in best.missing]).reshape(-1, 4)
-    brightness = np.array([magnitude_error(best.fit, int(k)) for k in best.missing])
+    missing, numbers = judged.missing, {
+        name: np.array([getattr(place, name) for place in judged.missing], dtype=np.float64)
+        for name in ("probability", "magnification", "magnitude", "magnitude_err", "snr", "depth_mag")
+    }  # fmt: skip
+    ellipse = np.array([place.ellipse for place in missing]).reshape(-1, 4)
     counts = np.bincount(images.kind, minlength=3)
     return Certificate(
         judged.verdict,
         best.fit.p_value,
         float(len(images.kind)),
         float(images.parity_sum),
-        images.xy_arcsec[best.missing].reshape(-1, 2) / scale + origin,
-        best.names,
+        np.array([place.xy for place in missing]).reshape(-1, 2) / scale + origin,
+        tuple(place.name for place in missing),
         model.theta_e_arcsec if known_scale else float("nan"),
         sentence(judged, scene, known_scale),
         hypothesis=best.hypothesis if judged.verdict != "inconsistent" else "chance_alignment",
@@ -234,11 +243,12 @@ def _record(judged: _Judged, n: int, scene: Scene, origin: Array, scale: float, 
         n_negative=float(counts[1]),
         image_magnification=magnification,
         image_arrival=arrival,
-        missing_magnification=images.magnification[best.missing],
-        missing_depth_mag=best.missing_mag - judged.depth_mag,
-        missing_mag_err=np.hypot(brightness, FLUX_FLOOR_MAG),
+        missing_magnification=numbers["magnification"],
+        missing_depth_mag=numbers["magnitude"] - numbers["depth_mag"],
+        missing_mag_err=numbers["magnitude_err"],
         missing_ellipse_pix=np.column_stack([ellipse[:, :2] / scale, ellipse[:, 2], ellipse[:, 3] / scale]),
-        missing_snr=judged.snr,
+        missing_snr=numbers["snr"],
+        missing_probability=numbers["probability"],
     )
 
 
@@ -257,9 +267,11 @@ def sentence(judged: _Judged, scene: Scene, known_scale: bool) -> str:
         f" ({counts[0]} minima, {counts[1]} saddles, {counts[2]} maxima; parity sum {fitted.images.parity_sum:+d})"
     )
     text += f"; not detected: {', '.join(names)}" if names else ""
-    for name, snr in zip(names, judged.snr, strict=True):
-        found = f"there at {snr:.1f} sigma" if snr > CONFIRMED_SNR else f"not there ({snr:.1f} sigma)"
-        text += f"; looked for in the pixels, the image {name} is {found}" if np.isfinite(snr) else ""
+    for name, place in zip(names, judged.missing, strict=False):
+        found = f"there at {place.snr:.1f} sigma" if place.snr > CONFIRMED_SNR else f"not there ({place.snr:.1f} sigma)"
+        text += f"; looked for in the pixels, the image {name} is {found}" if np.isfinite(place.snr) else ""
+    others = [f"{place.probability:.0%}" for place in judged.missing[len(names) :]]
+    text += f"; other lenses of these images have one elsewhere ({', '.join(others)})" if others else ""
     outside = sorted(k + 1 for k in set(scene.index.tolist()) - set(best.scene.index.tolist()))  # as the report counts
     text += f"; contaminant: detection {', '.join(map(str, outside))}" if outside else ""
     text += "; a naked cusp" if best.hypothesis == "naked_cusp" else ""

@@ -518,9 +518,10 @@ function more(row) {
     table(["image", "x / pix", "y / pix", "confidence", "model magnification", "arrival"], x.map((_, k) => [
       String(k + 1), fixed(x[k], 2), fixed(row.image_y_pix[k], 2), fixed(row.image_confidence[k], 2),
       fixed(row.image_magnification[k], 1), fixed(row.image_arrival[k], 0)])),
-    table(["not seen", "x / pix", "y / pix", "magnification", "mag beyond 5σ depth", "S/N there"], mx.map((_, k) => [
+    table(["not seen", "x / pix", "y / pix", "magnification", "mag beyond 5σ depth", "S/N there", "probability"], mx.map((_, k) => [
       (row.missing_names[k] || "").replaceAll("_", " "), fixed(mx[k], 2), fixed(row.missing_y_pix[k], 2),
-      fixed(row.missing_magnification[k], 1), withError(row.missing_depth_mag[k], row.missing_mag_err[k], 1), fixed(row.missing_snr[k], 1)])),
+      fixed(row.missing_magnification[k], 1), withError(row.missing_depth_mag[k], row.missing_mag_err[k], 1),
+      fixed(row.missing_snr[k], 1), fixed(row.missing_probability[k], 2)])),
     table(["arc", "radius / ″", "angle / °", "extent / °", "length / ″", "width / ″"], length.map((_, k) => [
       String(k + 1), fixed(row.arc_radius_arcsec[k], 2), fixed(row.arc_angle_deg[k], 0), fixed(row.arc_extent_deg[k], 0),
       fixed(length[k], 2), fixed(row.arc_width_arcsec[k], 2)])),

@@ -178,7 +178,8 @@ def test_three_bright_images_without_a_fourth_in_deep_pixels_are_a_naked_cusp():
     errors = {"xy_err_pix": np.full(3, 0.005)}
     deep = judge(xy, flux, flux_limit=0.005 * flux.min(), **errors)
     assert (deep.hypothesis, deep.verdict) == ("naked_cusp", "possible")
-    assert (deep.n_positive, deep.n_negative, deep.missing_names) == (2, 1, ())
+    assert (deep.n_positive, deep.n_negative) == (2, 1)
+    assert deep.missing_probability.max(initial=0) < 0.5  # of a fourth that was missed all the same
     assert sorted(deep.image_arrival.tolist()) == [1, 2, 3]
     shallow = judge(xy, flux, flux_limit=0.9 * flux.min(), **errors)
     assert shallow.hypothesis != "naked_cusp"
