@@ -33,7 +33,7 @@ _AGAIN = 5  # rounds of a fit to stars whose places are known
 class StarKernel:
     """The kernel (side, side) of a band, of unit sum and centred, and how well it draws N stars that it has not seen.
 
-    chi2 : (N, 2) per pixel within two FWHM, by the kernel and by the Moffat; snr : (N,) peak over the sky's rms.
+    chi2 : (N, 2) per pixel within two FWHM, by the kernel and by the Moffat.
     error : share of the kernel's light in the wrong place by chance, half the sum of |kernel - truth|; taken : whether
     it draws the stars better than the Moffat (Wilcoxon's signed ranks, p < 0.02).
     """
@@ -42,7 +42,6 @@ class StarKernel:
     fwhm_pix: float
     beta: float
     chi2: FloatArray
-    snr: FloatArray
     error: float
     taken: bool
 
@@ -127,8 +126,7 @@ def _measured(stars: Sequence[Star], fwhm_pix: float, beta: float, rng: np.rando
             table[k] = [_chi2(placed_[k], m, seen[k]) for m in (other, model)]
     error = 0.25 * float(np.abs(kernels[0] - kernels[1]).sum())
     better = bool(wilcoxon(table[:, 1], table[:, 0], alternative="greater").pvalue < _BY_CHANCE)
-    snr = np.array([s.flux * drawn(s, kernel).max() / s.sigma for s in placed_])
-    return StarKernel(kernel, fwhm_pix, beta, table, snr, error, better)
+    return StarKernel(kernel, fwhm_pix, beta, table, error, better)
 
 
 def _halves(stars: Sequence[Star], rng: np.random.Generator) -> tuple[list[int], list[int]]:

@@ -230,7 +230,11 @@ def _as_fit(scene: Scene, lens: Array, like: Fit) -> Fit | None:
 
 
 def _looked(scene: Scene, rows: list[_Row], look: Look | None) -> tuple[Array, Array, Array]:
-    """What looking at missed images adds to the logs of their lenses' weights, S/N and depth in mag, each (n,)."""
+    """What looking at missed images adds to the logs of their lenses' weights, S/N and depth in mag, each (n,).
+
+    Light that is there adds no more than its being possible: few lenses put an image on the very pixel, and these few
+    would be all that counts.
+    """
     gain, (snr, depth) = np.zeros(len(rows)), np.full((2, len(rows)), np.nan)
     if look is None or not rows:
         return gain, snr, depth
@@ -243,7 +247,7 @@ def _looked(scene: Scene, rows: list[_Row], look: Look | None) -> tuple[Array, A
     flux, error = look(xy[k]) if len(k) else (np.empty(0), np.empty(0))
     good = np.isfinite(flux) & (error > 0)
     k, flux, error = k[good], flux[good], error[good]
-    gain[k] = log_look(flux, error, 10 ** (-0.4 * mag[k])) - np.log(unseen[k])
+    gain[k] = np.minimum(log_look(flux, error, 10 ** (-0.4 * mag[k])), 0.0) - np.log(unseen[k])
     snr[k], depth[k] = flux / error, -2.5 * np.log10(5 * error)
     return gain, snr, depth
 

@@ -33,7 +33,7 @@ _DOUBTFUL = 0.1  # confidence from which a detection counts where it speaks for 
 _HARDLY = 0.03  # and from which it does where a lens makes four images with it: their places test a lens
 _MOST_DETECTIONS = 30
 _MOST_IMAGES = 5  # as many as a lens makes, doubtful ones included
-_FAINTER = 2.0  # errors by which light at a predicted place may be fainter than the image
+_FAINTER = 3.0  # errors by which light at a predicted place may be fainter than the image
 _PEAK_CONFIDENCE = 0.3  # of what the joint fit leaves over
 _MOST_PEAKS, _REACH = 4, 1.7  # how many of these, and how far beyond the three, in units of their distance
 
@@ -69,7 +69,7 @@ class Predictor:
             odds = _odds(more.certificate) + float(logit(sure[n_sure:n]).sum())
             tested = sure[n - 1] >= _DOUBTFUL or more.certificate.hypothesis == "four_images"
             lens = len(more.xy_pix) > len(best.xy_pix) and more.certificate.verdict in LENS_VERDICTS and tested
-            if lens and odds > best_odds:
+            if lens and odds > best_odds and _all_doubtful_are_images(more):
                 best, best_odds = more, odds
         return best
 
@@ -84,6 +84,14 @@ class Predictor:
         sure = self.second_look.judge(seen.features)
         rows = np.argsort(-sure, kind="stable")[: int((sure >= _HARDLY).sum())]
         return seen.xy_pix[rows], sure[rows]
+
+
+def _all_doubtful_are_images(count: ImageCount) -> bool:
+    """Whether no doubtful detection of a count is a contaminant of its lens."""
+    arrival = np.asarray(count.certificate.image_arrival, float)
+    return len(arrival) == len(count.confidence) and bool(
+        np.isfinite(arrival[count.confidence < _MIN_CONFIDENCE]).all()
+    )
 
 
 def _odds(certificate: Certificate) -> float:

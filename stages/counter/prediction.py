@@ -13,7 +13,7 @@ _TRIMS, _CORE = (
     4,
     0.85,
 )  # of the places that give an ellipse its shape: how often the farthest are left out, and the rest
-_MOST_STEPS = 6  # from the centre of a search ellipse to its end
+_MOST_STEPS = 10  # from the centre of a search ellipse to its end
 
 
 def search_ellipse(fit: Fit, image: int) -> Array:
@@ -38,7 +38,7 @@ def ellipse_about(centre: Array, found: Array, weight: Array, least: int = N_DRA
         core = radius <= quantile(radius, share, _CORE)
     values, axes = np.linalg.eigh(spread)
     more = 1 + float((share**2).sum())  # another lens is as likely to lie between or beyond these as between any two
-    inner, outer = (quantile(radius, share, min(content * more, 1.0)) for content in _CONTENT)
+    inner, outer = (quantile(radius, share, min(content * more, 0.5 + 0.5 * content)) for content in _CONTENT)
     major, minor = np.sqrt(values[1]), np.sqrt(values[0])
     angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))) % 180
     return np.array([inner * major, inner * minor, angle, outer * major])

@@ -9,9 +9,11 @@ import yaml
 from astropy.io import fits
 
 from sim import match
+from sim.instrument.psf import transfer
 from sim.matching.kernel import Star, fit_kernel, moffat_kernel, off_centre_pix, reach_pix
 from sim.matching.psf import fit_moffat
 from sim.matching.stamp import stamp
+from sim.scene import Grid
 from stages.counter.photometry import measure
 from stages.ingest import IngestOptions, Survey
 from stages.survey import read
@@ -216,3 +218,16 @@ def test_a_star_by_the_edge_or_with_a_neighbour_in_its_core_has_no_stamp() -> No
     assert got is not None
     assert np.isnan(got).sum() == 5  # the pixel and those beside it
     assert stamp(plane, own, (30, 30), replace(fit, snr=20.0)) is None
+
+
+def test_simulated_stars_have_their_kernel_and_beyond_it_the_surveys_aureole(survey: Path) -> None:
+    facts, grid = read(survey), Grid(192, 0.1)
+    plain, wide = (
+        np.fft.irfft2(transfer(f, np.array(list(f.psf_fwhm_arcsec.values())), grid, np.random.default_rng(0))[1])
+        for f in (facts, replace(facts, halo_fraction=0.1))
+    )
+    x = np.abs(np.fft.fftfreq(192, 1 / 192)) * 0.1
+    far = np.hypot(x[:, None], x) > 5
+    assert np.abs(plain[far]).sum() < 0.01
+    assert 0.03 < wide[far].sum() < 0.1
+    assert wide.sum() == pytest.approx(1, abs=1e-4)
