@@ -3,8 +3,9 @@
 The kernel is not stacked but fitted, in the way it will be used (`stages/counter/psf.py`): a star's pixels are a cubic
 spline through the kernel's pixels, read at the star's place, times its flux, on a flat sky. Its pixels are linear in
 the spline's coefficients, so nothing is interpolated, and what the stars do not say stays the Moffat profile that the
-fit begins with, which is also its prior. In `benchmarks/star_kernels.py` this was nearer to the truth than photutils'
-`EPSFBuilder` (Anderson & King 2000, PASP 112, 1360) and than a clipped mean of shifted stars.
+fit begins with, which is also its prior. In `benchmarks/star_kernels.py` this is nearer to the truth than photutils'
+`EPSFBuilder` (Anderson & King 2000, PASP 112, 1360) and, but for the brightest stars, than a clipped mean of shifted
+stars.
 
 A star of other seeing than the survey's is drawn by the kernel stretched by the ratio of both, as the simulator
 (`sim/instrument/psf.py`) and scans (`stages/ingest/survey_psf.py`) do. The kernel holds the pixel's share, as kernels
