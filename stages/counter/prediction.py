@@ -9,10 +9,8 @@ from stages.counter.lens_model import Array
 from stages.counter.posterior import N_DRAWS, draws_of, follow
 
 _CONTENT = (0.68, 0.95)
-_TRIMS, _CORE = (
-    4,
-    0.85,
-)  # of the places that give an ellipse its shape: how often the farthest are left out, and the rest
+_TRIMS = 4  # how often the farthest places are left out of what gives an ellipse its shape
+_CORE = 0.85  # the rest
 _MOST_STEPS = 10  # from the centre of a search ellipse to its end
 
 
