@@ -35,9 +35,10 @@ from stages.config import WEIGHTS_DIR
 from stages.counter.evaluate import share
 from stages.counter.photometry import Photometry, measure
 from stages.counter.predict import LENS_VERDICTS, Predictor, count, load
-from stages.counter.psf import Psf, psf_of
+from stages.counter.prediction import in_ellipse
 from stages.dataset import native_positions, shards_to_test
 from stages.ingest import IngestOptions, Survey
+from stages.psf import Psf, psf_of
 from stages.records import Certificate, Cutout, FloatArray
 from stages.scaling import resolution_arcsec
 from stages.weights import load_card
@@ -166,14 +167,7 @@ def within(judged: Certificate, place: FloatArray, near: float) -> bool:
     for k, (centre, ellipse) in enumerate(zip(judged.missing_xy_pix, judged.missing_ellipse_pix, strict=True)):
         if judged.missing_names[k] == "central_demagnified":
             continue
-        offset = place - centre
-        if np.hypot(*offset) < near:
-            return True
-        if not np.isfinite(ellipse).all() or ellipse[0] <= 0:
-            continue
-        turn = np.radians(ellipse[2])
-        along, across = offset @ [np.cos(turn), np.sin(turn)], offset @ [-np.sin(turn), np.cos(turn)]
-        if (along / ellipse[3]) ** 2 + (across / (ellipse[3] * ellipse[1] / ellipse[0])) ** 2 <= 1:
+        if np.hypot(*(place - centre)) < near or in_ellipse(place - centre, ellipse):
             return True
     return False
 

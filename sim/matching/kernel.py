@@ -1,6 +1,6 @@
 """The PSF kernel of stars: the one cubic spline that, moved, stretched and scaled, draws them all best.
 
-The kernel is not stacked but fitted, in the way it will be used (`stages/counter/psf.py`): a star's pixels are a cubic
+The kernel is not stacked but fitted, in the way it will be used (`stages/psf.py`): a star's pixels are a cubic
 spline through the kernel's pixels, read at the star's place, times its flux, on a flat sky. Its pixels are linear in
 the spline's coefficients, so nothing is interpolated, and what the stars do not say stays the Moffat profile that the
 fit begins with, which is also its prior. In `benchmarks/star_kernels.py` this is nearer to the truth than photutils'
@@ -19,17 +19,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solveh_banded
-from scipy.ndimage import center_of_mass, map_coordinates, shift, spline_filter
+from scipy.ndimage import map_coordinates, shift, spline_filter
 from scipy.sparse import csc_matrix, diags_array, triu
 
+from stages.psf import REACH_FWHM, core_centre, moffat
 from stages.records import BoolArray, FloatArray
 
-REACH_FWHM = 4.0  # half a kernel's side: as far as scans look for a point's light (stages/counter/psf.py)
 _ROUNDS, _CLIP_FROM = 8, 2
 _PRIOR_PART, _PRIOR_PEAK = 0.5, 0.006  # rms of the kernel less the Moffat: of its own value and of its peak
 _STAR_ERROR = 0.02  # part of a pixel's light by which stars of one survey differ
 _CLIP_SIGMAS, _CLIP_PART = 4.0, 0.1  # a pixel further from the kernel is another object's
-_CORE = 0.2  # as in stages/counter/psf.py: the kernel's centre is the centroid of what is above this part of the peak
 _TAPER = 0.85  # of the reach: from here the kernel falls to 0
 _STEP_PIX = 0.05
 _MOST_MOVE_PIX = 0.5
@@ -63,12 +62,6 @@ def moffat_kernel(fwhm_pix: float, beta: float, side: int) -> FloatArray:
     return moffat(np.hypot(x, y), fwhm_pix, beta)
 
 
-def moffat(radius_pix: FloatArray, fwhm_pix: float, beta: float) -> FloatArray:
-    """Share of a point's light in a pixel at a distance, as scans take it where they know no kernel."""
-    alpha2 = (fwhm_pix / 2) ** 2 / (2 ** (1 / beta) - 1)
-    return np.asarray((1 + radius_pix**2 / alpha2) ** -beta * (beta - 1) / (np.pi * alpha2))
-
-
 def reach_pix(fwhm_pix: float) -> int:
     """Half the side of a kernel."""
     return int(np.clip(np.ceil(REACH_FWHM * fwhm_pix), 6, 40))
@@ -99,8 +92,8 @@ def finished(kernel: FloatArray) -> FloatArray:
 
 def off_centre_pix(kernel: FloatArray) -> tuple[float, float]:
     """(x, y) from the middle pixel to the centroid of the kernel's core."""
-    y, x = center_of_mass(np.maximum(kernel - _CORE * kernel.max(), 0))
-    return float(x) - kernel.shape[1] // 2, float(y) - kernel.shape[0] // 2
+    x, y = core_centre(kernel)
+    return x - kernel.shape[1] // 2, y - kernel.shape[0] // 2
 
 
 def drawn(star: Star, kernel: FloatArray | tuple[float, float]) -> FloatArray:

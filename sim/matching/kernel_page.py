@@ -8,8 +8,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from sim.matching.facts import Match
-from sim.matching.kernel import moffat, moffat_kernel
+from sim.matching.kernel import moffat_kernel
 from sim.matching.star_kernels import StarKernel
+from stages.psf import moffat
 from stages.records import FloatArray
 
 _ANGLES = np.linspace(0, 2 * np.pi, 48, endpoint=False)

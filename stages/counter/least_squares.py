@@ -25,10 +25,9 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @compiled
-def _solve_spd(matrix: Array, vector: Array) -> bool:
-    """Solve in place by Cholesky; False if the matrix is not positive definite."""
-    n = len(vector)
-    for i in range(n):
+def cholesky(matrix: Array) -> bool:
+    """Lower triangle of a symmetric matrix, in place; False if it is not positive definite."""
+    for i in range(len(matrix)):
         for j in range(i + 1):
             total = matrix[i, j]
             for k in range(j):
@@ -39,14 +38,34 @@ def _solve_spd(matrix: Array, vector: Array) -> bool:
                 matrix[i, i] = sqrt(total)
             else:
                 matrix[i, j] = total / matrix[j, j]
-    for i in range(n):
+    return True
+
+
+@compiled
+def solve_lower(lower: Array, vector: Array) -> None:
+    """Solve L x = vector, in place."""
+    for i in range(len(vector)):
         for k in range(i):
-            vector[i] -= matrix[i, k] * vector[k]
-        vector[i] /= matrix[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            vector[i] -= matrix[k, i] * vector[k]
-        vector[i] /= matrix[i, i]
+            vector[i] -= lower[i, k] * vector[k]
+        vector[i] /= lower[i, i]
+
+
+@compiled
+def solve_upper(lower: Array, vector: Array) -> None:
+    """Solve the transpose of L, L^T x = vector, in place."""
+    for i in range(len(vector) - 1, -1, -1):
+        for k in range(i + 1, len(vector)):
+            vector[i] -= lower[k, i] * vector[k]
+        vector[i] /= lower[i, i]
+
+
+@compiled
+def _solve_spd(matrix: Array, vector: Array) -> bool:
+    """Solve in place by Cholesky; False if the matrix is not positive definite."""
+    if not cholesky(matrix):
+        return False
+    solve_lower(matrix, vector)
+    solve_upper(matrix, vector)
     return True
 
 

@@ -19,7 +19,14 @@ from stages.counter.hypotheses import Look, Reading, Scene, log_look, unseen_ima
 from stages.counter.images import KINDS, all_images
 from stages.counter.lens_fit import CORE_ARCSEC, FLUX_FLOOR_MAG, Fit
 from stages.counter.lens_model import Array, LensModel
-from stages.counter.prediction import ellipse_about, in_other_lenses, magnitude_error, quantile, search_ellipse
+from stages.counter.prediction import (
+    ellipse_about,
+    in_ellipse,
+    in_other_lenses,
+    magnitude_error,
+    quantile,
+    search_ellipse,
+)
 from stages.counter.priors import TheoremConfig
 from stages.counter.sampling import lenses_of
 
@@ -84,7 +91,7 @@ def missing_images(
     central = [bool((r.fit.images.kind[r.missing] == _CENTRE).any()) for r in known]
     for k, image in enumerate(best.missing):
         xy, is_central = fit.images.xy_arcsec[image], bool(fit.images.kind[image] == _CENTRE)
-        here = [p for p in left if not is_central and _within(xy, p)]
+        here = [p for p in left if not is_central and in_ellipse(xy - p.xy, p.ellipse)]
         if here:
             left.remove(here[0])
             found = replace(here[0], name=best.names[k], snr=np.fmax(here[0].snr, snr[k]))
@@ -116,7 +123,14 @@ def places(known: list[Reading], shares: Array, look: Look | None, prior: Theore
     out: list[tuple[list[_Missed], Place]] = []
     for some in gathered:
         here = _place(some)
-        k = next((k for k, (_, other) in enumerate(out) if _within(here.xy, other) or _within(other.xy, here)), None)
+        k = next(
+            (
+                k
+                for k, (_, other) in enumerate(out)
+                if in_ellipse(here.xy - other.xy, other.ellipse) or in_ellipse(other.xy - here.xy, here.ellipse)
+            ),
+            None,
+        )
         if k is None:
             out.append((some, here))
         else:
@@ -271,9 +285,6 @@ def _place(some: list[_Missed]) -> Place:
     )  # fmt: skip
 
 
-def _within(xy: Array, place: Place) -> bool:
-    """Whether a point lies in a place's 95% ellipse."""
-    major, minor, angle, outer = place.ellipse
-    turn = np.radians(angle)
-    along, across = (xy - place.xy) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return bool(np.hypot(along / major, across / minor) * major <= outer)
+def _same(one: Place, other: Place) -> bool:
+    """Whether either of two places lies in the 95% of the other."""
+    return in_ellipse(one.xy - other.xy, other.ellipse) or in_ellipse(other.xy - one.xy, one.ellipse)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.ndimage import correlate
 from skimage.feature import peak_local_max
 
-from stages.counter.psf import Psf, psf_of
+from stages.psf import Psf, psf_of
 from stages.records import Cutout, FloatArray
 
 _ROUNDS = 8

@@ -23,13 +23,13 @@ def draws_of(best: Array, covariance: Array) -> Array:
         return np.empty((0, N_SHAPE))
     values, axes = np.linalg.eigh(covariance)
     root = axes * np.sqrt(np.maximum(values, 0))
-    return np.asarray(best + _normals() @ root.T)
+    return np.asarray(best + normals(N_DRAWS, N_SHAPE, seed=0) @ root.T)
 
 
-@lru_cache(maxsize=1)
-def _normals() -> Array:
-    """Quasi-random standard normal numbers, the same every time."""
-    uniform = qmc.Sobol(N_SHAPE, scramble=True, rng=np.random.default_rng(0)).random(N_DRAWS)
+@lru_cache(maxsize=2)
+def normals(number: int, dimensions: int, seed: int) -> Array:
+    """Quasi-random standard normal numbers (number, dimensions), the same every time."""
+    uniform = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed)).random(number)
     return np.asarray(ndtri(np.clip(uniform, 1e-6, 1 - 1e-6)))
 
 

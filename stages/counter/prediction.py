@@ -42,6 +42,14 @@ def ellipse_about(centre: Array, found: Array, weight: Array, least: int = N_DRA
     return np.array([inner * major, inner * minor, angle, outer * major])
 
 
+def in_ellipse(offset: Array, ellipse: Array) -> bool:
+    """Whether a place at an offset from its centre (2,) lies in the 95% of a search ellipse, False if that is NaN."""
+    major, minor, angle, outer = ellipse
+    turn = np.radians(angle)
+    along, across = offset @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return bool(np.hypot(along, across * major / minor) <= outer)
+
+
 def magnitude_error(fit: Fit, image: int) -> float:
     """Half of the central 68% of an image's magnitude in the posterior; NaN: not known."""
     found, weight = in_other_lenses(fit, image)

@@ -7,28 +7,28 @@ one equation of six is left to tell good lenses from bad; with four there would 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import log, sqrt
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import qmc
 
 from stages.counter.chance import log_common
 from stages.counter.compiling import compiled
 from stages.counter.evidence import THETA_E_MEDIAN_ARCSEC, THETA_E_SCATTER
-from stages.counter.least_squares import ELLIPTICITY_SIGMA, HIGH_MAGNIFICATION, N_SHAPE, SHEAR_SIGMA
+from stages.counter.least_squares import (
+    ELLIPTICITY_SIGMA,
+    HIGH_MAGNIFICATION,
+    N_SHAPE,
+    SHEAR_SIGMA,
+    cholesky,
+    solve_lower,
+    solve_upper,
+)
 from stages.counter.lens_model import Array, deflect, determinant, frame, hessian
+from stages.counter.posterior import normals
 
 N_TRIED = 4096
 _LINEAR = 5  # Einstein radius, two of shear, two of the source
 _ROUNDS = 3  # in which the errors in the source plane follow from the lens
-
-
-@lru_cache(maxsize=1)
-def _normals() -> Array:
-    uniform = qmc.Sobol(4 + _LINEAR, scramble=True, rng=np.random.default_rng(1)).random(N_TRIED)
-    return np.asarray(ndtri(np.clip(uniform, 1e-6, 1 - 1e-6)))
 
 
 def lenses_of(
@@ -41,7 +41,7 @@ def lenses_of(
     the log likelihood (k,) of the fluxes that counted.
     """
     prior = np.array([centre[0], centre[1], centre_err])
-    lenses, weights, magnified = _lenses(xy, errors, prior, core, _normals())
+    lenses, weights, magnified = _lenses(xy, errors, prior, core, normals(N_TRIED, 4 + _LINEAR, seed=1))
     good = np.isfinite(weights)
     if not good.any():
         return np.empty((0, N_SHAPE)), np.empty(0), np.empty(0)
@@ -50,23 +50,6 @@ def lenses_of(
     ladder = np.cumsum(np.exp(weights - weights.max()))
     rows, times = np.unique(np.searchsorted(ladder / ladder[-1], (np.arange(n) + 0.5) / n), return_counts=True)
     return lenses[good][rows], times / n, log_fluxes[rows]
-
-
-@compiled
-def _cholesky(matrix: Array) -> bool:
-    """Lower triangle in place."""
-    for i in range(len(matrix)):
-        for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= matrix[i, k] * matrix[j, k]
-            if i == j:
-                if not total > 0.0:
-                    return False
-                matrix[i, i] = sqrt(total)
-            else:
-                matrix[i, j] = total / matrix[j, j]
-    return True
 
 
 @compiled
@@ -116,19 +99,14 @@ def _lenses(xy: Array, errors: Array, prior: Array, core: float, normals: Array)
                     step[j] += u * x + w * y
                     for k in range(m):
                         matrix[j, k] += u * rows[0, k] + w * rows[1, k]
-            if not _cholesky(matrix):
+            if not cholesky(matrix):
                 good = False
                 break
+            solve_lower(matrix, step)
             for i in range(m):
-                for j in range(i):
-                    step[i] -= matrix[i, j] * step[j]
-                step[i] /= matrix[i, i]
                 chi2 -= step[i] * step[i]
                 answer[i] = step[i] + (normals[d, 4 + i] if turn == _ROUNDS - 1 else 0.0)
-            for i in range(m - 1, -1, -1):
-                for j in range(i + 1, m):
-                    answer[i] -= matrix[j, i] * answer[j]
-                answer[i] /= matrix[i, i]
+            solve_upper(matrix, answer)
             if not answer[0] > 0.05 * size or answer[1] ** 2 + answer[2] ** 2 > 0.25:
                 good = False
                 break
