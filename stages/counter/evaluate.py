@@ -115,9 +115,9 @@ def confusion(verdicts: Mapping[str, Counter[str]]) -> dict[str, float]:
 
 
 def of_points(row: pd.Series, column: str, points: FloatArray) -> FloatArray:
-    """What the truth tells in a column of some of its points (n, 2), in cutout pixels."""
-    if not len(points):
-        return np.empty(0)
+    """What the truth tells in a column of some of its points (n, 2), in cutout pixels; NaN in sets made before it."""
+    if not len(points) or column not in row:
+        return np.full(len(points), np.nan)
     places = native_positions(row["point_x_pix"], row["point_y_pix"])
     nearest = np.hypot(*(points[:, None] - places[None]).transpose(2, 0, 1)).argmin(1)
     return np.asarray(np.asarray(row[column], float)[nearest])
